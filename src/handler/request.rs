@@ -74,18 +74,29 @@ pub(super) async fn wait(
             let mut batch = EncodedBatch::new(context.compress_min_bytes());
             batch.put(&called(by, *call, number, now_ms()), bytes);
             context.metrics.of(by.client.worker).requests.add(1);
-            context.registry.send_on(lane, responder.client.id, responder.worker, batch).await;
+            if let Some(room) = context.registry.room_at(responder.worker).await {
+                room.send(responder.client.id, lane, batch);
+            }
             None
         }
         Exchange::Answer(answer) => {
-            let closed = number_of(&answer.request).and_then(|number| context.requests.close(number, by.client.id()));
-            let Some((re, exchange)) = closed else { return Some(ServerMessage::Error(not_open(by))) };
-            let Requester { client, worker, lane } = exchange.requester;
+            let own = by.client.id();
+            let asked = number_of(&answer.request);
+            let asked = asked.and_then(|number| Some((number, context.requests.asked_by(number, own)?)));
+            let Some((number, (_, worker, _))) = asked else { return Some(ServerMessage::Error(not_open(by))) };
+            // First, so that a request that has ended for the reply gets it.
+            let room = context.registry.room_at(worker).await;
+            let Some((re, exchange)) = context.requests.close(number, own) else {
+                return Some(ServerMessage::Error(not_open(by)));
+            };
+            let Requester { client, lane, .. } = exchange.requester;
             let bytes = answer.payload.len();
             let mut batch = EncodedBatch::new(context.compress_min_bytes());
             batch.put_reply(Some(&re), &replied(by, *answer, now_ms()), bytes);
             count_reply(context, by);
-            context.registry.send_on(Some(lane), client.id, worker, batch).await;
+            if let Some(room) = room {
+                room.send(client.id, Some(lane), batch);
+            }
             id.map(|_| OK)
         }
         Exchange::Cancelled(ended) => {
@@ -302,7 +313,9 @@ async fn tell(context: &Context, number: Number, why: Unanswered, place: &Place)
     let responder = place.responder();
     let mut batch = EncodedBatch::new(context.compress_min_bytes());
     batch.put(&cancelled(number, why), 0);
-    context.registry.send_on(place.lane(), responder.client.id, responder.worker, batch).await;
+    if let Some(room) = context.registry.room_at(responder.worker).await {
+        room.send(responder.client.id, place.lane(), batch);
+    }
 }
 
 /// Sends an error to a client that asked, on its own worker.

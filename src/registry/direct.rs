@@ -57,6 +57,17 @@ pub(crate) enum Delivered {
     Later(Option<oneshot::Receiver<usize>>),
 }
 
+/// Room for messages to one client in the inbox of its worker.
+#[derive(Debug)]
+pub(crate) struct InboxRoom<'a>(mpsc::Permit<'a, Dispatch>);
+
+impl InboxRoom<'_> {
+    /// Sends messages to a client of the worker, on a lane or its control lane.
+    pub(crate) fn send(self, to: Uuid, lane: Option<OnLane>, messages: EncodedBatch) {
+        self.0.send(Dispatch::One(Parcel { to, messages, lane, accepted: None }));
+    }
+}
+
 /// Messages in an inbox, for one client of its worker.
 #[derive(Debug)]
 pub(super) struct Parcel {
@@ -114,13 +125,9 @@ impl Registry {
         Some(answer)
     }
 
-    /// Sends messages to one client, on a lane of its own or its control lane; waits only while the inbox of its worker
-    /// is full.
-    pub(crate) async fn send_on(&self, lane: Option<OnLane>, to: Uuid, worker: usize, messages: EncodedBatch) {
-        if let Some(inbox) = self.inboxes.get(worker) {
-            // A worker that has ended has no clients left.
-            let _ = inbox.send(Dispatch::One(Parcel { to, messages, lane, accepted: None })).await;
-        }
+    /// Waits for room in the inbox of a worker. `None` if it has ended, and with it all its clients.
+    pub(crate) async fn room_at(&self, worker: usize) -> Option<InboxRoom<'_>> {
+        self.inboxes.get(worker)?.reserve().await.ok().map(InboxRoom)
     }
 }
 

@@ -6,24 +6,28 @@
 //! Locks are taken in this order, and none is held across an `.await`: a table, then a part of the groups, then a
 //! lane's writer.
 
+mod error;
 mod group;
+mod responder;
 mod table;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use quic_websocket_lane::LaneWriter;
-use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub(crate) use self::error::{NotOpened, Unanswered};
 use self::group::{Group, NotChosen};
+use self::responder::{Member, Offered};
+pub(crate) use self::responder::{Offer, Place, Responder};
 pub(crate) use self::table::Number;
 use self::table::{OfferId, Open, Refused, Table};
 use crate::message::{CallTarget, Recipient, RequestId};
@@ -34,121 +38,6 @@ const PARTS: usize = 16;
 
 /// Ended requests that are taken at once.
 const BATCH: usize = 64;
-
-/// Why a request is not opened.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(crate) enum NotOpened {
-    #[error("id: another open request of this client has the id {0}")]
-    SameId(RequestId),
-    #[error("request: this client has {0} open requests, and may have no more; wait for replies first")]
-    TooMany(usize),
-    #[error("{}", nobody_at(.0))]
-    NoResponder(CallTarget),
-    #[error("{}: all that answer here have as many open requests as they may; try again later", field_of(.0))]
-    AllFull(CallTarget),
-}
-
-/// The field of a request that names its target.
-fn field_of(to: &CallTarget) -> &'static str {
-    match to {
-        CallTarget::Topic(_) => "topic",
-        CallTarget::Recipient(Recipient::Client(_)) => "to",
-        CallTarget::Recipient(Recipient::User(_)) => "user",
-    }
-}
-
-fn nobody_at(to: &CallTarget) -> String {
-    match to {
-        CallTarget::Topic(topic) => format!("topic: no subscriber of {} answers requests", topic.as_str()),
-        CallTarget::Recipient(Recipient::Client(id)) => {
-            format!("to: no client {id} is connected that answers requests")
-        }
-        CallTarget::Recipient(Recipient::User(_)) => {
-            "user: no client of this user is connected that answers requests".to_owned()
-        }
-    }
-}
-
-/// Why a request has ended without a reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub(crate) enum Unanswered {
-    #[error("request: no reply came within {timeout_ms} ms")]
-    TimedOut { timeout_ms: u64 },
-    #[error("request: the client that had it left, or ended its subscription, before it replied")]
-    ResponderLeft,
-    #[error("request: the client that asked has left")]
-    RequesterLeft,
-    #[error("request: it was cancelled")]
-    Cancelled,
-    #[error("request: no reply came before the connection was closed")]
-    Closing,
-}
-
-/// A client that answers requests, with the number of those that it has.
-#[derive(Debug)]
-pub(crate) struct Responder {
-    pub(crate) client: Arc<Outbound>,
-    pub(crate) worker: usize,
-    open: AtomicUsize,
-}
-
-impl Responder {
-    pub(crate) fn new(client: Arc<Outbound>, worker: usize) -> Arc<Self> {
-        Arc::new(Self { client, worker, open: AtomicUsize::new(0) })
-    }
-}
-
-/// A place for one request at a responder, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Place {
-    responder: Arc<Responder>,
-    /// The lane of its requests, if that is not its control lane.
-    lane: Option<Arc<LaneWriter>>,
-}
-
-impl Place {
-    pub(crate) fn responder(&self) -> &Arc<Responder> {
-        &self.responder
-    }
-
-    pub(crate) fn lane(&self) -> Option<OnLane> {
-        self.lane.clone().map(OnLane::new)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.responder.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// One offer to answer: a subscription's, or a client's own.
-#[derive(Debug)]
-struct Member {
-    responder: Arc<Responder>,
-    offered: Offered,
-}
-
-#[derive(Debug)]
-enum Offered {
-    /// The client does not know yet that it is subscribed. Cancelled once it does, or never will.
-    Later(CancellationToken),
-    /// The lane of its requests, if that is not the control lane.
-    Now(Option<Arc<LaneWriter>>),
-}
-
-impl Member {
-    /// A place for a request, if it has fewer than `most` and its lane has room.
-    fn take(&self, most: usize) -> Option<Place> {
-        let Self { responder, offered: Offered::Now(lane) } = self else { return None };
-        if !lane.as_ref().unwrap_or(&responder.client.control).has_room() {
-            return None;
-        }
-        let more = |open: usize| (open < most).then_some(open + 1);
-        responder.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Place { responder: Arc::clone(responder), lane: lane.clone() })
-    }
-}
 
 /// Why no responder is chosen.
 enum Unavailable {
@@ -281,7 +170,7 @@ impl Requests {
             Err(Unavailable::Empty) => return Err(NotOpened::NoResponder(to.clone()).into()),
             Err(Unavailable::Full) => return Err(NotOpened::AllFull(to.clone()).into()),
         };
-        let (responder, lane) = (Arc::clone(&place.responder), place.lane());
+        let (responder, lane) = (Arc::clone(place.responder()), place.lane());
         let exchange = Exchange { requester, place, timeout_ms };
         let number = state.table.open(client, id.clone(), offer, due_ms, exchange);
         let is_first = due_ms < state.wakes_ms;
@@ -319,13 +208,13 @@ impl Requests {
         let state = self.shard(number).state.lock();
         let Exchange { requester, place, .. } = &state.table.get(number)?.with;
         let Requester { client, worker, lane } = requester;
-        (place.responder.client.id == by).then(|| (Arc::clone(client), *worker, Arc::clone(&lane.writer)))
+        (place.responder().client.id == by).then(|| (Arc::clone(client), *worker, Arc::clone(&lane.writer)))
     }
 
     /// Ends a request that this client answers.
     pub(crate) fn close(&self, number: Number, by: Uuid) -> Option<(RequestId, Exchange)> {
         let mut state = self.shard(number).state.lock();
-        let is_meant = state.table.get(number)?.with.place.responder.client.id == by;
+        let is_meant = state.table.get(number)?.with.place.responder().client.id == by;
         let Open { id, with, .. } = if is_meant { state.table.close(number)? } else { return None };
         Some((id, with))
     }
@@ -449,52 +338,6 @@ pub(crate) struct Opened {
     pub(crate) responder: Arc<Responder>,
     /// `None` for the responder's control lane.
     pub(crate) lane: Option<OnLane>,
-}
-
-/// A client's readiness to answer requests. When it is dropped, its open requests fail.
-#[derive(Debug)]
-pub(crate) struct Offer {
-    requests: Arc<Requests>,
-    id: OfferId,
-    to: CallTarget,
-    _waited_for: DropGuard,
-}
-
-impl Offer {
-    /// From now on the client gets requests, on a lane or its control lane.
-    pub(crate) fn begin(&self, lane: Option<Arc<LaneWriter>>) {
-        let mut part = self.requests.part(&self.to).lock();
-        let Some(member) = part.get_mut(&self.to).and_then(|group| group.get_mut(self.id)) else { return };
-        let before = std::mem::replace(&mut member.offered, Offered::Now(lane));
-        drop(part);
-        if let Offered::Later(waited_for) = before {
-            waited_for.cancel();
-        }
-    }
-}
-
-impl Drop for Offer {
-    fn drop(&mut self) {
-        let Self { requests, id, to, .. } = self;
-        {
-            let mut part = requests.part(to).lock();
-            if let Some(group) = part.get_mut(to) {
-                group.remove(*id);
-                if group.len() == 0 {
-                    part.remove(to);
-                }
-            }
-        }
-        for shard in &requests.shards {
-            let mut state = shard.state.lock();
-            let withdrawn = state.table.withdraw(*id);
-            if !withdrawn.is_empty() {
-                state.ended.extend(withdrawn.into_iter().map(|open| Ended::new(open, |_| Unanswered::ResponderLeft)));
-                drop(state);
-                shard.wake.notify_one();
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ mod list_clients;
 mod logs;
 mod many_clients;
 mod migration;
+mod open_requests;
 mod pages;
 mod permissions;
 mod presence;

@@ -16,6 +16,7 @@ pub mod over;
 pub mod packets;
 pub mod process;
 pub mod relay;
+pub mod requests;
 pub mod stage;
 pub mod tap;
 pub mod tokens;
