@@ -233,10 +233,6 @@ pub(crate) fn answer(
     Outcome::Deferred(Deferred::Work(Requested { id, identity: by.identity(), operation: work }))
 }
 
-fn not_served(what: &str) -> ServerMessage {
-    error(ErrorCode::NotServed, format!("type: this server does not serve {what}"))
-}
-
 fn answer_page(context: &Context, by: &Caller, id: Option<RequestId>, page: Page, replies: &mut Replies) -> Outcome {
     if let Err(refused) = permit::page(context, &by.identity.borrow(), &page) {
         replies.put(id.as_ref(), &ServerMessage::Error(refused));

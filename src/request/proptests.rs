@@ -66,7 +66,7 @@ impl Model {
     fn take(&mut self, is_meant: impl Fn(&Asked) -> bool) -> Vec<Number> {
         let numbers: Vec<_> =
             self.open.iter().filter(|(_, asked)| is_meant(asked)).map(|(&number, _)| number).collect();
-        numbers.iter().for_each(|number| drop(self.open.remove(number)));
+        self.open.retain(|_, asked| !is_meant(asked));
         numbers
     }
 }

@@ -216,8 +216,6 @@ enum Kind {
     Literal,
     Client,
     Request,
-    /// A request that another client answers, as the server numbers it.
-    Call,
     Epoch,
     Offset,
     Time,
