@@ -25,21 +25,24 @@ pub(crate) use self::selection::Selection;
 pub(crate) struct Narrowing {
     /// Least time between two messages of one topic, in microseconds. Of those in between, only the newest comes.
     pub(crate) interval_us: Option<u64>,
-    /// Whether the client gets what it publishes itself.
-    pub(crate) echo: bool,
+    /// Clients whose messages it leaves out: with `echo: false` the client itself.
+    pub(crate) own: Box<[Uuid]>,
     pub(crate) filter: Option<Filter>,
 }
 
 impl Narrowing {
     /// Whether it looks at each message, and does not only count them.
     pub(crate) fn is_selective(&self) -> bool {
-        !self.echo || self.filter.is_some()
+        !self.own.is_empty() || self.filter.is_some()
     }
 
-    /// Whether the client wants a message, whatever came before it.
-    pub(crate) fn wants(&self, client: Uuid, message: &Traits) -> bool {
-        let is_own = !self.echo && message.from == Some(client);
-        !is_own && self.filter.as_ref().is_none_or(|filter| message.pass(filter))
+    /// Whether it wants a message, whatever came before it.
+    pub(crate) fn wants(&self, message: &Traits) -> bool {
+        !self.is_own(message) && self.filter.as_ref().is_none_or(|filter| message.pass(filter))
+    }
+
+    pub(crate) fn is_own(&self, message: &Traits) -> bool {
+        message.from.is_some_and(|from| self.own.contains(&from))
     }
 }
 
@@ -47,7 +50,7 @@ impl Narrowing {
 #[derive(Debug, Default)]
 pub(crate) struct Traits {
     /// The client that published it.
-    pub(crate) from: Option<Uuid>,
+    from: Option<Uuid>,
     meta: Option<Meta>,
 }
 
@@ -82,20 +85,20 @@ mod tests {
         )
     }
 
-    fn narrowing(echo: bool, filter: Option<&str>) -> Narrowing {
-        Narrowing { interval_us: None, echo, filter: filter.map(|json| Filter::parse(json).expect("a filter")) }
+    fn narrowing(own: &[u128], filter: Option<&str>) -> Narrowing {
+        let own = own.iter().copied().map(Uuid::from_u128).collect();
+        Narrowing { interval_us: None, own, filter: filter.map(|json| Filter::parse(json).expect("a filter")) }
     }
 
     #[test]
     fn a_message_is_looked_at_from_outside_only() {
-        let client = Uuid::from_u128(1);
         let (own, others, admins) =
             (message(Some(1), ""), message(Some(2), r#","meta":{"event":"move"}"#), message(None, ""));
-        let wanted = |narrowing: Narrowing| [&own, &others, &admins].map(|message| narrowing.wants(client, message));
-        assert_eq!(wanted(narrowing(true, None)), [true; 3]);
-        assert_eq!(wanted(narrowing(false, None)), [false, true, true]);
-        assert_eq!(wanted(narrowing(true, Some(r#"{"event":"move"}"#))), [false, true, false]);
-        assert_eq!(wanted(narrowing(true, Some(r#"{"event":"no"}"#))), [false; 3]);
-        assert!(!narrowing(true, None).is_selective() && narrowing(false, None).is_selective());
+        let wanted = |narrowing: Narrowing| [&own, &others, &admins].map(|message| narrowing.wants(message));
+        assert_eq!(wanted(narrowing(&[], None)), [true; 3]);
+        assert_eq!(wanted(narrowing(&[1], None)), [false, true, true]);
+        assert_eq!(wanted(narrowing(&[], Some(r#"{"event":"move"}"#))), [false, true, false]);
+        assert_eq!(wanted(narrowing(&[], Some(r#"{"event":"no"}"#))), [false; 3]);
+        assert!(!narrowing(&[], None).is_selective() && narrowing(&[1, 2], None).is_selective());
     }
 }

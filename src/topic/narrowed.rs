@@ -176,8 +176,8 @@ impl Narrowed {
         if narrowing.is_selective() {
             let run = parts.run;
             let traits = parts.traits.get_or_insert_with(|| run.envelopes().iter().map(|it| traits(it)).collect());
-            if !narrowing.echo {
-                chosen = chosen.and(Selection::of(count, |at| traits[at].from != Some(client)));
+            if !narrowing.own.is_empty() {
+                chosen = chosen.and(Selection::of(count, |at| !narrowing.is_own(&traits[at])));
             }
             if let Some(filter) = self.subscriptions.get(&slot.number()).and_then(|entry| entry.filter) {
                 chosen = chosen.and(self.filters.passed(filter, traits));
@@ -260,7 +260,7 @@ fn traits(encoded: &EncodedMessage) -> Traits {
     encoded.body().map(|body| Traits::of(&body.json)).unwrap_or_default()
 }
 
-/// Whether a client with such a subscription gets a message that is replayed.
-pub(super) fn is_wanted(narrowing: &Narrowing, client: Uuid, record: &Record) -> bool {
-    !narrowing.is_selective() || narrowing.wants(client, &traits(&record.encoded))
+/// Whether such a subscription gets a message that is replayed.
+pub(super) fn is_wanted(narrowing: &Narrowing, record: &Record) -> bool {
+    !narrowing.is_selective() || narrowing.wants(&traits(&record.encoded))
 }

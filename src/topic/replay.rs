@@ -105,14 +105,13 @@ impl Replay {
         let now = now_ms();
         records.retain(|record| !record.is_expired(now));
         if let Some(narrowing) = &self.receiver.narrowing {
-            let client = self.receiver.client.id;
             if narrowing.interval_us.is_some() {
-                if let Some(newest) = records.into_iter().rfind(|it| narrowed::is_wanted(narrowing, client, it)) {
+                if let Some(newest) = records.into_iter().rfind(|it| narrowed::is_wanted(narrowing, it)) {
                     self.newest = Newest { record: Some(newest), gap: None };
                 }
                 return;
             }
-            records.retain(|record| narrowed::is_wanted(narrowing, client, record));
+            records.retain(|record| narrowed::is_wanted(narrowing, record));
         }
         self.deliver(records);
     }

@@ -61,7 +61,7 @@ impl Topics {
     pub(crate) async fn subscribe(&self, request: &SubscribeRequest<'_>) -> Result<Option<Subscribed>, TopicError> {
         let pattern = &request.wanted.topic;
         let rule = Arc::clone(self.rule(pattern));
-        let narrowing = narrowing(&request.wanted)?;
+        let narrowing = request.narrowing()?;
         let most = size(self.shared.config.limits.max_subscriptions);
         let Ok(name) = TopicName::new(pattern.as_str()) else {
             let reserved = request.who.reserve(pattern, request.maker, most)?;
@@ -219,21 +219,22 @@ impl SubscribeRequest<'_> {
         }
     }
 
+    /// What the subscription leaves out; `None` if nothing.
+    fn narrowing(&self) -> Result<Option<Arc<Narrowing>>, TopicError> {
+        let Subscribe { max_rate, echo, filter, .. } = &self.wanted;
+        if max_rate.is_none() && *echo && filter.is_none() {
+            return Ok(None);
+        }
+        let filter = filter.as_ref().map(|json| Filter::parse(json.as_str())).transpose()?;
+        let interval_us = max_rate.map(|rate| SECOND_US / rate.max(1));
+        let own = (!echo).then(|| self.who.id()).into_iter().collect();
+        Ok(Some(Arc::new(Narrowing { interval_us, own, filter })))
+    }
+
     /// The frame that has to come ahead of the messages; `None` if they go on another lane.
     pub(super) fn announcement(&self, subscribed: &Subscribed) -> Option<Bytes> {
         self.announce.filter(|_| subscribed.lane.is_none()).map(|announce| announce(subscribed))
     }
-}
-
-/// What a subscription leaves out; `None` if nothing.
-fn narrowing(wanted: &Subscribe) -> Result<Option<Arc<Narrowing>>, TopicError> {
-    let Subscribe { max_rate, echo, filter, .. } = wanted;
-    if max_rate.is_none() && *echo && filter.is_none() {
-        return Ok(None);
-    }
-    let filter = filter.as_ref().map(|json| Filter::parse(json.as_str())).transpose()?;
-    let interval_us = max_rate.map(|rate| SECOND_US / rate.max(1));
-    Ok(Some(Arc::new(Narrowing { interval_us, echo: *echo, filter })))
 }
 
 /// The effect of a rule's policy on a lane without a check for room before. A pattern under `block` also gets messages
