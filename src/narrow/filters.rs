@@ -92,7 +92,7 @@ mod tests {
     }
 
     fn messages(events: &[&str]) -> Vec<Traits> {
-        let message = |event: &&str| Traits::of(format!(r#"{{"meta":{{"event":"{event}"}}}}"#).as_bytes());
+        let message = |event: &&str| Traits::of(format!(r#"{{"meta":{{"event":"{event}"}}}}"#).as_bytes(), true);
         events.iter().map(message).collect()
     }
 

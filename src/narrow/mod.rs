@@ -55,13 +55,19 @@ pub(crate) struct Traits {
 }
 
 impl Traits {
-    /// The traits of an encoded `message`, without its attachment.
-    pub(crate) fn of(message: &[u8]) -> Self {
+    /// The traits of an encoded `message`, without its attachment. For filters also `meta`, which is behind the
+    /// content; what comes before the content takes a few steps.
+    pub(crate) fn of(message: &[u8], for_filters: bool) -> Self {
         let mut traits = Self::default();
         for (name, value) in object::members(message) {
             match name {
+                br#""type""# | br#""topic""# | br#""offset""# => {}
                 br#""from""# => traits.from = object::text(value).and_then(|id| Uuid::try_parse(&id).ok()),
-                br#""meta""# => traits.meta = Some(Meta::parse(value)),
+                _ if !for_filters => break,
+                br#""meta""# => {
+                    traits.meta = Some(Meta::parse(value));
+                    break;
+                }
                 _ => {}
             }
         }
@@ -82,6 +88,7 @@ mod tests {
         let decoy = r#""data":{"meta":{"event":"no"},"from":7},"content":"\"meta\":{}""#;
         Traits::of(
             format!(r#"{{"type":"message","topic":"a","offset":1{from},{decoy}{meta},"timestamp":9}}"#).as_bytes(),
+            true,
         )
     }
 

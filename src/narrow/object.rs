@@ -1,7 +1,10 @@
 //! The members of a JSON object that is known to be valid, in place: one pass that builds nothing and skips what it is
 //! not asked for. Invalid JSON ends it early; that is all that happens.
 
-use memchr::{memchr2, memchr3};
+use memchr::memchr2;
+
+/// Bytes of a string that are looked at one by one.
+const SHORT: usize = 24;
 
 /// The members of an object: name, in quotes and with its escapes, and value, as they are written.
 pub(super) fn members(json: &[u8]) -> Members<'_> {
@@ -15,8 +18,9 @@ pub(super) fn members(json: &[u8]) -> Members<'_> {
 /// A string's text without its quotes and escapes; `None` if the value is no string, or not one of Unicode (an escaped
 /// half of a surrogate pair).
 pub(super) fn text(value: &[u8]) -> Option<String> {
-    if value.first() != Some(&b'"') {
-        return None;
+    let inside = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    if !inside.contains(&b'\\') {
+        return std::str::from_utf8(inside).ok().map(str::to_owned);
     }
     serde_json::from_slice(value).ok()
 }
@@ -60,6 +64,17 @@ impl<'a> Members<'a> {
             return None;
         }
         self.at += 1;
+        // Most names and many values are short: a search that is made for long texts takes longer to begin.
+        for &byte in self.json[self.at..].iter().take(SHORT) {
+            match byte {
+                b'\\' => break,
+                b'"' => {
+                    self.at += 1;
+                    return Some(&self.json[begin..self.at]);
+                }
+                _ => self.at += 1,
+            }
+        }
         loop {
             let found = memchr2(b'"', b'\\', self.json.get(self.at..)?)?;
             let is_end = self.json[self.at + found] == b'"';
@@ -88,19 +103,18 @@ impl<'a> Members<'a> {
     fn nested(&mut self, open: u8, close: u8) -> Option<()> {
         let mut depth = 0_usize;
         loop {
-            self.at += memchr3(b'"', open, close, self.json.get(self.at..)?)?;
-            match self.json[self.at] {
-                b'"' => drop(self.string()?),
-                byte if byte == open => {
-                    self.at += 1;
-                    depth += 1;
-                }
-                _ => {
-                    self.at += 1;
-                    depth -= 1;
-                    if depth == 0 {
-                        return Some(());
-                    }
+            let byte = *self.json.get(self.at)?;
+            if byte == b'"' {
+                self.string()?;
+                continue;
+            }
+            self.at += 1;
+            if byte == open {
+                depth += 1;
+            } else if byte == close {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(());
                 }
             }
         }

@@ -80,7 +80,9 @@ impl HeldMessage {
 pub(super) struct Parts<'a> {
     topic: &'a Arc<Topic>,
     run: &'a EncodedRun,
-    traits: Option<Vec<Traits>>,
+    /// Without `meta` until the first receiver with a filter.
+    traits: Vec<Traits>,
+    has_meta: bool,
     parts: HashMap<Selection, EncodedRun>,
     filtered: usize,
     conflated: usize,
@@ -88,7 +90,15 @@ pub(super) struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     pub(super) fn new(topic: &'a Arc<Topic>, run: &'a EncodedRun) -> Self {
-        Self { topic, run, traits: None, parts: HashMap::new(), filtered: 0, conflated: 0 }
+        Self { topic, run, traits: Vec::new(), has_meta: false, parts: HashMap::new(), filtered: 0, conflated: 0 }
+    }
+
+    fn traits(&mut self, for_filters: bool) -> &[Traits] {
+        if self.traits.is_empty() || (for_filters && !self.has_meta) {
+            self.traits = self.run.envelopes().iter().map(|it| traits(it, for_filters)).collect();
+            self.has_meta = for_filters;
+        }
+        &self.traits
     }
 
     /// Counts the messages that receivers did not get.
@@ -174,8 +184,7 @@ impl Narrowed {
         let (client, count) = (receiver.client.id, parts.run.len());
         let mut chosen = Selection::all(count);
         if narrowing.is_selective() {
-            let run = parts.run;
-            let traits = parts.traits.get_or_insert_with(|| run.envelopes().iter().map(|it| traits(it)).collect());
+            let traits = parts.traits(narrowing.filter.is_some());
             if !narrowing.own.is_empty() {
                 chosen = chosen.and(Selection::of(count, |at| !narrowing.is_own(&traits[at])));
             }
@@ -256,11 +265,11 @@ fn arm(held: &mut Held, client: Uuid, due: &mut BinaryHeap<Reverse<(u64, Uuid)>>
 }
 
 /// The part of a message that decides which subscriptions get it.
-fn traits(encoded: &EncodedMessage) -> Traits {
-    encoded.body().map(|body| Traits::of(&body.json)).unwrap_or_default()
+fn traits(encoded: &EncodedMessage, for_filters: bool) -> Traits {
+    encoded.body().map(|body| Traits::of(&body.json, for_filters)).unwrap_or_default()
 }
 
 /// Whether such a subscription gets a message that is replayed.
 pub(super) fn is_wanted(narrowing: &Narrowing, record: &Record) -> bool {
-    !narrowing.is_selective() || narrowing.wants(&traits(&record.encoded))
+    !narrowing.is_selective() || narrowing.wants(&traits(&record.encoded, narrowing.filter.is_some()))
 }
