@@ -227,7 +227,9 @@ impl SubscribeRequest<'_> {
         }
         let filter = filter.as_ref().map(|json| Filter::parse(json.as_str())).transpose()?;
         let interval_us = max_rate.map(|rate| SECOND_US / rate.max(1));
-        let own = (!echo).then(|| self.who.id()).into_iter().collect();
+        // Its earlier messages may be replayed to a client that has come back.
+        let own = if *echo { None } else { Some(self.who.id()) };
+        let own = own.into_iter().chain(self.who.resumes().filter(|_| !echo)).collect();
         Ok(Some(Arc::new(Narrowing { interval_us, own, filter })))
     }
 
