@@ -138,6 +138,41 @@ async fn without_echo_a_client_gets_what_others_publish() {
     }
 }
 
+/// A client that resumes a session, and its own session.
+async fn connect(over: Over, server: &TestServer, resume: Option<Value>) -> (Subscriber, Value) {
+    let mut party = over.newcomer(server).await;
+    let mut greeting = json!({"type": "handshake", "protocol_version": "1.0", "client_name": "quiet"});
+    if let Some(resume) = resume {
+        greeting["resume"] = resume;
+    }
+    party.control.say(greeting).await;
+    let accepted = party.control.expect("handshake_response").await;
+    (Subscriber::new(party), accepted["session"].clone())
+}
+
+#[tokio::test]
+async fn a_client_that_resumes_its_session_gets_no_echo_of_the_one_before() {
+    for (from, to) in Over::pairs() {
+        let (server, _dir) = server("").await;
+        let (mut quiet, session) = connect(from, &server, None).await;
+        let mut other = Over::Native.party(&server, "other").await;
+        for n in 0..4 {
+            if n % 2 == 0 {
+                quiet.ask(json!({"type": "publish", "id": 1, "topic": "room", "content": ""}), "published").await;
+            } else {
+                publish(&mut other, "room", json!({})).await;
+            }
+        }
+        for (resume, expected) in [(Some(session), &[2, 4][..]), (None, &[1, 2, 3, 4])] {
+            let (mut again, _) = connect(to, &server, resume).await;
+            again.subscribe(json!({"topic": "room", "recent": 4, "echo": false})).await;
+            hear(&mut again, "room", expected).await;
+            hears_no_more(&mut again).await;
+        }
+        server.stop().await;
+    }
+}
+
 /// Takes messages of a topic up to one, and checks that they are in order and without a gap. Gives their number.
 async fn hear_up_to(subscriber: &mut Subscriber, topic: &str, last: u64) -> u64 {
     let (mut count, mut before) = (0, 0);
