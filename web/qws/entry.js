@@ -352,15 +352,17 @@ export class Entry {
    * @param {Binding} binding
    * @param {Source} source
    * @param {Reply} heard
+   * @param {boolean} [isOwn] whether it is about this client itself as a member
    * @returns {readonly Feed[]}
    */
-  deliver(binding, source, heard) {
+  deliver(binding, source, heard, isOwn = false) {
     const { json, text, bytes } = heard;
     if (this.isOver) return NONE;
     const { type, topic } = json;
     if (OF_MEMBERS.includes(type)) {
       const { type: _type, ...detail } = json;
       this.members?.apply(json);
+      if (isOwn) return NONE;
       for (const feed of [...this.feeds]) if (feed.options.presence) emit(feed.subscription, type, detail);
       return NONE;
     }

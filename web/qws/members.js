@@ -68,12 +68,19 @@ export class Members {
     return true;
   }
 
-  /** Sets the state of this client's own entry. @param {string} id @param {unknown} state `undefined` for none */
-  setOwn(id, state) {
-    const own = this.#members.get(id);
+  /**
+   * Sets the state of this client's own entry, or of its user's.
+   *
+   * @param {{ id: string, user: string | null }} client
+   * @param {unknown} state `undefined` for none
+   */
+  setOwn({ id, user }, state) {
+    const asUser = `user ${user}`;
+    const key = user !== null && this.#members.has(asUser) ? asUser : id;
+    const own = this.#members.get(key);
     if (!own) return false;
     const { state: _before, ...member } = own;
-    this.#members.set(id, state === undefined ? member : { ...member, state });
+    this.#members.set(key, state === undefined ? member : { ...member, state });
     return true;
   }
 

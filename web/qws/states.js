@@ -60,8 +60,11 @@ export class States {
       } catch (cause) {
         const error = asError(cause);
         // The next `subscribe` has it.
-        if (error.kind !== "closed") return this.#settle(entry, error);
-        return;
+        if (error.kind === "closed") return;
+        // The next `subscribe` must not have what was refused: it would be refused as well.
+        const { knownState: known } = entry;
+        if (entry.options.state === state) entry.options.state = known === "null" ? undefined : new JsonText(known);
+        return this.#settle(entry, error);
       } finally {
         entry.isSendingState = false;
       }

@@ -153,10 +153,10 @@ export class Subscriptions {
 
   /** @param {Entry} entry */
   #ownStateChanged(entry) {
-    const id = this.#current?.id;
+    const { id, user = null } = this.#current ?? {};
     const { state } = entry.options;
     const value = state === undefined || state.text === "null" ? undefined : JSON.parse(state.text);
-    if (id && entry.members?.setOwn(id, value)) this.#roster.changed(entry);
+    if (id && entry.members?.setOwn({ id, user }, value)) this.#roster.changed(entry);
   }
 
   /**
@@ -171,7 +171,8 @@ export class Subscriptions {
     const { json } = heard;
     const { ownIds } = this.#connection;
     const ofPresence = OF_MEMBERS.includes(json.type);
-    if (ofPresence && (ownIds.includes(json.client?.id) || ownIds.includes(json.was))) return;
+    // Of these the list of members takes note, and the application needs none.
+    const isOwn = ofPresence && (ownIds.includes(json.client?.id) || ownIds.includes(json.was));
     if (typeof json.topic !== "string") throw new QwsError("protocol", `${json.type}: no topic`, { code: 1002 });
     const binding = link.routes.find(source, json, ofPresence);
     if (binding === null) return;
@@ -184,7 +185,7 @@ export class Subscriptions {
       if (entry.binding !== binding) return;
       // What this client published on its connection before is its own as well.
       if (json.type === "message" && entry.options.echo === false && ownIds.includes(json.from)) return;
-      for (const feed of entry.deliver(binding, source, heard)) this.#filled(entry, feed);
+      for (const feed of entry.deliver(binding, source, heard, isOwn)) this.#filled(entry, feed);
       if (ofPresence) this.#roster.changed(entry);
       return;
     }

@@ -93,6 +93,14 @@ test("a user stays one member while clients of the user come and go", () => {
   assert.deepEqual(members.list, [{ id: "b", name: "Guest" }]);
 });
 
+test("a client's own state is that of its user, where members are users", () => {
+  const members = new Members();
+  members.page([{ id: "a", name: null, user: "ada", clients: 2 }, { id: "b", name: "Guest" }]);
+  assert.ok(members.setOwn({ id: "c", user: "ada" }, 7) && members.setOwn({ id: "b", user: null }, 8));
+  assert.deepEqual(members.list.map(({ state }) => state), [7, 8]);
+  assert.ok(!members.setOwn({ id: "d", user: "eve" }, 9));
+});
+
 test("members are kept for the application, over pages and reconnects", bounded, async (t) => {
   const there = [{ id: "a", name: "A" }, { id: "b", name: "B" }, { id: "client-1", name: null }];
   const { client: it, server } = await ready(t, ({ type, id, after, topic }) => {
@@ -121,6 +129,27 @@ test("members are kept for the application, over pages and reconnects", bounded,
   there.splice(0, 3, { id: "z", name: "Z", away: true });
   server.peers[0].drop();
   assert.deepEqual((await next(room, "members")).members, there);
+});
+
+test("the id that this client had before leaves the list, without an event", bounded, async (t) => {
+  const all = [{ id: "c-1", name: null }];
+  const { client: it, server } = await ready(t, (message, peer, connection) => {
+    if (message.type === "handshake") return { ...accepted(message, connection), client_id: `c-${connection}` };
+    if (message.type !== "presence") return undefined;
+    return { type: "presence", re: message.id, topic: "t", clients: all, total: all.length };
+  });
+  const room = it.subscribe("t", { members: true, presence: true });
+  const events = [];
+  room.addEventListener("leave", () => events.push("leave"));
+  await room.ready;
+  await until(() => room.members?.length === 1);
+  all.push({ id: "c-2", name: null });
+  server.peers[0].drop();
+  await next(room, "resumed");
+  await until(() => room.members.length === 2);
+  server.peers[1].send({ type: "leave", topic: "t", client: { id: "c-1", name: null } });
+  await until(() => room.members.length === 1);
+  assert.deepEqual([room.members[0].id, events], ["c-2", []]);
 });
 
 test("members that cannot be had are reported", bounded, async (t) => {
@@ -164,6 +193,19 @@ test("a state goes along with the subscription, and the newest one wins", bounde
   await assert.rejects(room.setState(() => {}), { kind: "usage" });
   await room.unsubscribe();
   await assert.rejects(room.setState(1), { kind: "closed" });
+});
+
+test("a state that is refused is not sent again", bounded, async (t) => {
+  const { client: it, server } = await ready(t, ({ type, id, state }) =>
+    type === "state" && state === "bad" ? { type: "error", re: id, code: 400, message: "state: too long" } : undefined,
+  );
+  const room = it.subscribe("t");
+  await room.ready;
+  await room.setState("good");
+  await assert.rejects(room.setState("bad"), { kind: "request", code: 400 });
+  server.peers[0].drop();
+  await next(room, "resumed");
+  assert.deepEqual(server.of("subscribe").map(({ state }) => state), [undefined, "good"]);
 });
 
 test("numbers of members come in place of names", bounded, async (t) => {
