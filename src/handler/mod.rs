@@ -41,6 +41,7 @@ pub(crate) use self::permit::may_signal;
 pub(crate) use self::replies::{Before, Replies};
 use self::request::Exchange;
 pub(crate) use self::request::{leave, offer, serve_requests};
+pub(crate) use self::subscriptions::lane_ended;
 use self::work::Work;
 pub(crate) use self::work::{Deferred, Page, Requested};
 use crate::Printable;

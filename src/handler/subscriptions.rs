@@ -7,7 +7,9 @@ use bytes::{Bytes, BytesMut};
 use super::{Caller, Context, permit, refresh};
 use crate::auth::Identity;
 use crate::frame::exact;
-use crate::message::{self, ConsumerName, ErrorCode, ErrorReply, RequestId, ServerMessage, Subscribe, TopicPattern};
+use crate::message::{
+    self, ConsumerName, ErrorCode, ErrorReply, LaneChoice, RequestId, ServerMessage, Subscribe, TopicPattern,
+};
 use crate::outbound::Maker;
 use crate::topic::{Farewell, SubscribeRequest, Subscribed};
 
@@ -20,7 +22,7 @@ pub(super) async fn subscribe(
     re: Option<&RequestId>,
     on_control: bool,
 ) -> Option<ServerMessage> {
-    let (id, text) = (by.client.id(), wanted.topic.clone());
+    let (id, text, is_bulk) = (by.client.id(), wanted.topic.clone(), wanted.lane == LaneChoice::Bulk);
     log_message!(context, client = %id, topic = text.as_str(), "Client {id} subscribes to {}", text.as_str());
     let may_publish = permit::is_read_only(context, permitted, &text).then_some(false);
     let announce =
@@ -44,6 +46,9 @@ pub(super) async fn subscribe(
     // existed.
     if !Arc::ptr_eq(permitted, &by.identity()) {
         refresh::revoke(context, by, vec![text.clone()]).await;
+    }
+    if is_bulk {
+        context.topics.end_if_lane_lost(&by.client, &text, lane_ended).await;
     }
     match subscribed {
         Ok(subscribed) => subscribed.map(|subscribed| ServerMessage::Subscribed(reply(&text, subscribed, may_publish))),
@@ -104,6 +109,11 @@ pub(super) async fn unsubscribe(
         Ok(()) => Some(done),
         Err(refused) => Some(ServerMessage::Error(ErrorReply::from(refused))),
     }
+}
+
+/// The notice that a subscription has ended with the lane of the client's second WebSocket.
+pub(crate) fn lane_ended(topic: &TopicPattern) -> Bytes {
+    unsubscribed(topic, ErrorCode::Unavailable.number(), "the second connection has ended; subscribe again".into())
 }
 
 /// The notice of a subscription's end, for a client that has not asked for it.

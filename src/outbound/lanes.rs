@@ -38,6 +38,29 @@ struct Open {
     released_by: Option<TopicPattern>,
 }
 
+impl Open {
+    /// A lane without subscriptions.
+    fn new(lane: TopicLane, priority: u8) -> Self {
+        Self { lane, priority, topics: 0, patterns: PatternIndex::default(), released: 0, released_by: None }
+    }
+
+    fn bind(&mut self, topic: &TopicPattern) {
+        self.topics += 1;
+        if topic.is_wildcard() {
+            self.patterns.add(topic, ());
+        }
+    }
+}
+
+/// Whether the topic's messages may be in flight on a lane already, for another subscription. `left`: those that were
+/// released last.
+fn mixes(left: &VecDeque<(TopicPattern, u64)>, open: &Open, topic: &TopicPattern) -> bool {
+    let brought = |pattern: &TopicPattern| pattern.matches(topic.as_str());
+    // A pattern has no replay that could be taken for messages of another pattern.
+    let now = !topic.is_wildcard() && open.patterns.covers(&Sought::new(topic.as_str()));
+    now || left.iter().any(|(left, lane)| Some(*lane) == open.lane.number && brought(left))
+}
+
 /// The lanes that the server has opened for one client.
 #[derive(Debug)]
 pub(super) struct TopicLanes {
@@ -47,12 +70,14 @@ pub(super) struct TopicLanes {
     last_number: u64,
     releases: u64,
     most: usize,
+    /// The lane of the client's second WebSocket. On the heap, because most clients have none.
+    bulk: Option<Box<Open>>,
 }
 
 impl TopicLanes {
     /// No lanes yet, and at most so many.
     pub(super) fn new(most: usize) -> Self {
-        Self { open: Vec::new(), left: VecDeque::new(), last_number: 0, releases: 0, most }
+        Self { open: Vec::new(), left: VecDeque::new(), last_number: 0, releases: 0, most, bulk: None }
     }
 
     /// The lane for one more subscription: a new one while there may be more; else, of the unused lanes of its
@@ -71,6 +96,13 @@ impl TopicLanes {
         if choice == LaneChoice::Control {
             return on_control;
         }
+        if choice == LaneChoice::Bulk
+            && let Some(bulk) = &mut self.bulk
+            && !mixes(&self.left, bulk, topic)
+        {
+            bulk.bind(topic);
+            return bulk.lane.clone();
+        }
         let scheduler = control.scheduler();
         let at = (self.open.len() < self.most)
             .then(|| self.open_another(priority, carrier, scheduler))
@@ -82,26 +114,38 @@ impl TopicLanes {
             .or_else(|| self.replace_unused(priority, carrier, scheduler))
             .or_else(|| self.shared(topic, priority));
         let Some(open) = at.and_then(|at| self.open.get_mut(at)) else { return on_control };
-        open.topics += 1;
-        if topic.is_wildcard() {
-            open.patterns.add(topic, ());
-        }
+        open.bind(topic);
         open.lane.clone()
     }
 
+    /// Adds the lane of a second WebSocket; returns its number.
+    pub(super) fn add_bulk(&mut self, writer: Arc<LaneWriter>, priority: u8) -> u64 {
+        self.last_number += 1;
+        let lane = TopicLane { writer, number: Some(self.last_number) };
+        self.bulk = Some(Box::new(Open::new(lane, priority)));
+        self.last_number
+    }
+
+    /// Removes it; subscriptions may still be bound to it.
+    pub(super) fn remove_bulk(&mut self) -> Option<Arc<LaneWriter>> {
+        self.bulk.take().map(|bulk| bulk.lane.writer)
+    }
+
+    /// The lane of the second WebSocket.
+    pub(super) fn bulk(&self) -> Option<&Arc<LaneWriter>> {
+        self.bulk.as_ref().map(|bulk| &bulk.lane.writer)
+    }
+
+    /// Whether there is a lane with this number.
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.open.iter().chain(self.bulk.as_deref()).any(|open| open.lane.number == Some(number))
+    }
+
     fn fits(&self, open: &Open, topic: &TopicPattern, priority: u8) -> bool {
-        open.priority == priority && !self.mixes(open, topic)
+        open.priority == priority && !mixes(&self.left, open, topic)
     }
 
-    /// Whether the topic's messages may be in flight on a lane already, for another subscription.
-    fn mixes(&self, open: &Open, topic: &TopicPattern) -> bool {
-        let brought = |pattern: &TopicPattern| pattern.matches(topic.as_str());
-        // A pattern has no replay that could be taken for messages of another pattern.
-        let now = !topic.is_wildcard() && open.patterns.covers(&Sought::new(topic.as_str()));
-        now || self.left.iter().any(|(left, lane)| Some(*lane) == open.lane.number && brought(left))
-    }
-
-    /// Those that are open.
+    /// Those that are open, but for that of a second WebSocket.
     pub(super) fn open(&self) -> Vec<Arc<LaneWriter>> {
         self.open.iter().map(|open| Arc::clone(&open.lane.writer)).collect()
     }
@@ -131,28 +175,20 @@ impl TopicLanes {
         // Bytes that do not fit into a new stream wait; a connection that is gone ends the client anyway.
         let _ = writer.try_send(&frame::exact(frame).into(), Overflow::Append);
         let lane = TopicLane { writer, number: Some(self.last_number) };
-        self.open.push(Open {
-            lane,
-            priority,
-            topics: 0,
-            patterns: PatternIndex::default(),
-            released: 0,
-            released_by: None,
-        });
+        self.open.push(Open::new(lane, priority));
         Some(self.open.len() - 1)
     }
 
     /// The lane with the nearest priority; of several the one with the fewest topics.
     fn shared(&self, topic: &TopicPattern, priority: u8) -> Option<usize> {
-        let open = self.open.iter().enumerate().filter(|(_, open)| !self.mixes(open, topic));
+        let open = self.open.iter().enumerate().filter(|(_, open)| !mixes(&self.left, open, topic));
         open.min_by_key(|(_, open)| (open.priority.abs_diff(priority), open.topics)).map(|(at, _)| at)
     }
 
     /// Ends a subscription's hold on its lane. The lane stays open for the next one: streams are not for one use.
     pub(super) fn release(&mut self, topic: &TopicPattern, lane: &TopicLane) {
-        let (Some(number), Some(open)) =
-            (lane.number, self.open.iter_mut().find(|open| open.lane.number == lane.number))
-        else {
+        let mut lanes = self.open.iter_mut().chain(self.bulk.as_deref_mut());
+        let (Some(number), Some(open)) = (lane.number, lanes.find(|open| open.lane.number == lane.number)) else {
             return;
         };
         open.topics = open.topics.saturating_sub(1);

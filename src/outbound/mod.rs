@@ -4,6 +4,7 @@
 mod datagrams;
 mod lanes;
 mod orders;
+mod second;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,6 +24,8 @@ pub(crate) use self::lanes::TopicLane;
 use self::lanes::TopicLanes;
 use self::orders::Orders;
 pub(crate) use self::orders::{Maker, Order};
+use self::second::Place;
+pub(crate) use self::second::SecondSocket;
 use crate::envelope::{EncodedBatch, EncodedMessage};
 use crate::frame::{Compression, PREFIX_BYTES, split};
 use crate::message::{CloseCode, ClosedBy, LaneChoice, TopicPattern};
@@ -145,8 +148,18 @@ pub(crate) struct Outbound {
     ended: OnceLock<ClosedBy>,
     /// What others than the client do with its subscriptions.
     orders: Orders,
-    /// Wakes its owner to the end and to orders.
+    /// The place for a second WebSocket.
+    second: Mutex<Place>,
+    /// Wakes its owner to the end, to orders and to a second WebSocket.
     called: Notify,
+}
+
+/// What a client's owner is to do.
+#[derive(Debug)]
+pub(crate) enum Call {
+    Order(Order),
+    /// Serve a second WebSocket as a lane, and answer its handshake.
+    Serve(Box<SecondSocket>),
 }
 
 impl Outbound {
@@ -162,6 +175,7 @@ impl Outbound {
     ) -> Arc<Self> {
         let (lanes, datagrams) = (Mutex::new(TopicLanes::new(topic_lanes)), Datagrams::new(datagram_bytes));
         let (subscriptions, ended, orders) = (AtomicUsize::new(0), OnceLock::new(), Orders::default());
+        let second = Mutex::new(if matches!(carrier, Carrier::WebSocket(_)) { Place::Free } else { Place::Closed });
         Arc::new(Self {
             id,
             compression,
@@ -173,6 +187,7 @@ impl Outbound {
             subscriptions,
             ended,
             orders,
+            second,
             called: Notify::new(),
         })
     }
@@ -367,7 +382,54 @@ impl Outbound {
     /// Takes nothing more for this client; tasks that wait for room are told.
     pub(crate) fn give_up(&self) {
         self.control.give_up();
-        self.lanes().open().iter().for_each(|lane| lane.give_up());
+        let lanes = self.lanes();
+        lanes.open().iter().for_each(|lane| lane.give_up());
+        if let Some(bulk) = lanes.bulk() {
+            bulk.give_up();
+        }
+    }
+
+    /// Offers a second WebSocket. False if the client has one already, or can have none.
+    pub(crate) fn offer(&self, socket: SecondSocket) -> bool {
+        let is_offered = self.second.lock().offer(socket);
+        if is_offered {
+            self.called.notify_one();
+        }
+        is_offered
+    }
+
+    /// Has subscriptions with `"lane":"bulk"` bound to this lane from now on; returns its number.
+    pub(crate) fn add_bulk_lane(&self, writer: Arc<LaneWriter>, priority: u8) -> u64 {
+        self.lanes().add_bulk(writer, priority)
+    }
+
+    /// Binds nothing more to the lane of the second WebSocket, and sends nothing more on it.
+    pub(crate) fn remove_bulk_lane(&self) {
+        if let Some(writer) = self.lanes().remove_bulk() {
+            writer.give_up();
+        }
+    }
+
+    /// Whether a lane that a subscription was bound to has ended since.
+    pub(crate) fn has_lost(&self, lane: u64) -> bool {
+        !self.lanes().has(lane)
+    }
+
+    /// Whether a second WebSocket is a lane of this client.
+    pub(crate) fn has_second(&self) -> bool {
+        self.second.lock().is_taken()
+    }
+
+    /// Has the second WebSocket closed, which makes place for another one.
+    pub(crate) fn end_second(&self, closed: ClosedBy) {
+        self.second.lock().end(closed);
+    }
+
+    /// The same, and takes no other one.
+    pub(crate) fn end_second_for_good(&self, closed: ClosedBy) {
+        let mut place = self.second.lock();
+        place.end(closed);
+        *place = Place::Closed;
     }
 
     /// Ends the client, unless it has been ended already.
@@ -394,14 +456,17 @@ impl Outbound {
         has_room
     }
 
-    /// Waits for the next order, or until the client is ended. One caller.
-    pub(crate) async fn called(&self) -> Result<Order, ClosedBy> {
+    /// Waits for the next call, or until the client is ended. One caller. Cancel safe.
+    pub(crate) async fn called(&self) -> Result<Call, ClosedBy> {
         loop {
             if let Some(closed) = self.ended.get() {
                 return Err(closed.clone());
             }
             if let Some(order) = self.orders.take() {
-                return Ok(order);
+                return Ok(Call::Order(order));
+            }
+            if let Some(socket) = self.second.lock().take() {
+                return Ok(Call::Serve(socket));
             }
             self.called.notified().await;
         }

@@ -25,7 +25,7 @@ async fn serve_from(session: &Session, first: Bytes) -> End {
     let mut replies = session.replies();
     let mut body = first;
     loop {
-        session.record_activity();
+        session.activity.record();
         if body.len() > session.max_message_bytes() {
             return frame_error(FrameError::TooBig { max: session.max_message_bytes() });
         }

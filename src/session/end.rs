@@ -35,6 +35,13 @@ pub(super) struct Lanes<'a> {
     pub(super) replies: Option<ReplyQueue<'a>>,
 }
 
+impl Lanes<'_> {
+    /// No lanes.
+    pub(super) fn none() -> Self {
+        Self { control: None, topics: None, requests: RequestLanes::default(), replies: None }
+    }
+}
+
 /// The end of a client's connection.
 #[derive(Debug)]
 pub(super) enum End {
@@ -62,6 +69,17 @@ impl End {
             Self::Left(closed) => !is_decided(closed.code.0.into()),
             Self::Sent(closed) => closed.code.may_reconnect(),
         }
+    }
+
+    /// How the client's second WebSocket is closed: with the same code, if that is one which can be sent.
+    pub(super) fn of_second(&self) -> ClosedBy {
+        let code = match self {
+            Self::Left(closed) | Self::Sent(closed) => return closed.clone(),
+            Self::Disconnected(Disconnected::Closed { code, .. }) => u16::try_from(*code).ok(),
+            Self::Disconnected(_) => None,
+        };
+        let code = code.filter(|code| matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999));
+        ClosedBy::new(code.map_or(CloseCode::GOING_AWAY, CloseCode), "the first connection of the session has ended")
     }
 
     /// The closing code; 1006 if the connection was lost without one.
@@ -118,8 +136,17 @@ pub(super) fn draining(context: &Context) -> End {
 pub(super) async fn finish(carrier: &Carrier, id: Uuid, lanes: Lanes<'_>, end: End, worker_context: &WorkerContext) {
     let (config, counters) = (&worker_context.context.config, worker_context.counters());
     counters.closed(end.code());
+    let (outbound, second) = (lanes.topics, end.of_second());
+    let end_second = || {
+        if let Some(outbound) = outbound {
+            outbound.end_second_for_good(second);
+        }
+    };
     let (closed, last) = match end {
-        End::Disconnected(cause) => return log_disconnected(id, carrier.remote_address(), &cause),
+        End::Disconnected(cause) => {
+            end_second();
+            return log_disconnected(id, carrier.remote_address(), &cause);
+        }
         End::Left(closed) => {
             let (code, reason) = (closed.code, Printable::excerpt(&closed.reason));
             info!(client = %id, code = code.0, %reason, "Client {id} closing connection: {code} - {reason}");
@@ -154,6 +181,8 @@ pub(super) async fn finish(carrier: &Carrier, id: Uuid, lanes: Lanes<'_>, end: E
             sleep(grace).await;
         }
     }
+    // Not after this connection, whose client may be slow to close it.
+    end_second();
     carrier.close(closed.code.0, &closed.reason, config.timing.close_timeout()).await;
 }
 

@@ -10,6 +10,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::WorkerContext;
+use super::attach::{Attaching, Second};
 use super::early::RegistryEntry;
 use super::end::{End, frame_error, unreadable};
 use crate::Printable;
@@ -48,6 +49,13 @@ pub(super) struct Welcomed {
     pub(super) resumes: Option<Uuid>,
 }
 
+/// The result of a handshake that was accepted.
+pub(super) enum Greeted {
+    Client(Box<Welcomed>),
+    /// The connection is offered to an open session as its second WebSocket.
+    Second(Box<Second>),
+}
+
 /// A refused client: how its connection ends, and its control lane for the last messages.
 pub(super) struct Refused {
     pub(super) end: End,
@@ -71,7 +79,7 @@ pub(super) async fn welcome(
     deadline: Instant,
     worker_context: &WorkerContext,
     permit: Option<&Place>,
-) -> Result<Box<Welcomed>, Refused> {
+) -> Result<Greeted, Refused> {
     let context = &worker_context.context;
     let close_deadline = Instant::now() + context.config.timing.close_timeout();
     let deadline = if permit.is_some() { deadline } else { deadline.min(close_deadline) };
@@ -90,6 +98,10 @@ pub(super) async fn welcome(
             let reason = format!("this address has the {most} connections that it may have; end one of them first");
             return Err(one_too_many(worker_context, reason, re.as_ref(), &control));
         }
+        if let Some(session) = &handshake.attach {
+            let attaching = Attaching { carrier, re, version: &handshake.protocol_version, control: &control };
+            return attaching.offer(session, reader, context).map(Greeting::Second);
+        }
         handshake.token = handshake.token.or(bearer);
         let presented = Presented {
             handshake,
@@ -97,19 +109,29 @@ pub(super) async fn welcome(
             certified: carrier.certificate().and_then(|own| tls::subject(&own)),
             is_confirmed,
         };
-        admit(id, re.as_ref(), presented, &control, worker_context).await
+        let admitted = admit(id, re.as_ref(), presented, &control, worker_context).await?;
+        Ok(Greeting::Client(Box::new(admitted), reader))
     };
     match timeout_at(deadline, greeting).await.map_err(late).flatten() {
-        Ok(Admitted { registration, compression, member, identity, since, answers, resumes }) => {
+        Ok(Greeting::Second(second)) => Ok(Greeted::Second(Box::new(second))),
+        Ok(Greeting::Client(admitted, reader)) => {
+            let Admitted { registration, compression, member, identity, since, answers, resumes } = *admitted;
             completed(&member);
             let lanes = size(context.config.limits.topic_lanes);
             let counters = Arc::clone(worker_context.counters());
             let datagrams = size(context.config.quic.datagram_send_buffer);
             let outbound = Outbound::new(id, compression, control, carrier.clone(), counters, lanes, datagrams);
-            Ok(Box::new(Welcomed { reader, outbound, registration, member, identity, since, answers, resumes }))
+            let welcomed = Welcomed { reader, outbound, registration, member, identity, since, answers, resumes };
+            Ok(Greeted::Client(Box::new(welcomed)))
         }
         Err(end) => Err(Refused { end, control: Some(control) }),
     }
+}
+
+/// What a valid handshake asks for.
+enum Greeting {
+    Client(Box<Admitted>, LaneReader),
+    Second(Second),
 }
 
 /// Logs an accepted client, and its authenticated user.
@@ -317,7 +339,7 @@ fn size(setting: u64) -> usize {
     usize::try_from(setting).unwrap_or(usize::MAX)
 }
 
-fn limits(context: &Context) -> Limits {
+pub(super) fn limits(context: &Context) -> Limits {
     let (limits, timing) = (&context.config.limits, &context.config.timing);
     let mut announced = Limits::default();
     announced.max_message_bytes = limits.max_message_bytes;
@@ -336,7 +358,7 @@ pub(super) fn max_message_bytes(context: &Context) -> usize {
     size(context.config.limits.max_message_bytes)
 }
 
-fn send_now(control: &LaneWriter, re: Option<&RequestId>, message: &ServerMessage) {
+pub(super) fn send_now(control: &LaneWriter, re: Option<&RequestId>, message: &ServerMessage) {
     let mut frame = BytesMut::new();
     message.encode(re, &mut frame);
     let batch: FrameBatch = frame.freeze().into();
@@ -345,6 +367,7 @@ fn send_now(control: &LaneWriter, re: Option<&RequestId>, message: &ServerMessag
     let _ = control.try_send(&batch, Overflow::Refuse);
 }
 
-fn major(version: &str) -> &str {
+/// The first part of a version.
+pub(super) fn major(version: &str) -> &str {
     version.split('.').next().unwrap_or(version)
 }

@@ -7,8 +7,10 @@ use std::time::Duration;
 use quic_websocket_lane::{LaneReader, LaneWriter, ReadFailure};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::end::{End, frame_error, unreadable};
+use super::liveness::Activity;
 use super::reply_queue::ReplyQueue;
 use super::requests::{execute, process, within_limits};
 use super::time_slice::TimeSlice;
@@ -18,7 +20,7 @@ use crate::message::{CloseCode, ClosedBy};
 
 /// Serves the control lane until it ends; returns the end of the connection.
 pub(super) async fn serve(session: &Session, reader: LaneReader, replies: &mut ReplyQueue<'_>) -> End {
-    match serve_lane(session, reader, replies).await {
+    match serve_lane(session, reader, replies, &session.activity).await {
         LaneEnd::Connection(end) => end,
         LaneEnd::Finished => End::Left(ClosedBy::new(CloseCode::NORMAL, "the control lane ended")),
         LaneEnd::Broken => End::sent(CloseCode::PROTOCOL_ERROR, "the control lane was cut off inside a message"),
@@ -26,7 +28,7 @@ pub(super) async fn serve(session: &Session, reader: LaneReader, replies: &mut R
 }
 
 /// The end of a lane.
-enum LaneEnd {
+pub(super) enum LaneEnd {
     /// The connection ends with it.
     Connection(End),
     /// It ended after a whole message.
@@ -35,7 +37,13 @@ enum LaneEnd {
     Broken,
 }
 
-async fn serve_lane(session: &Session, mut reader: LaneReader, replies: &mut ReplyQueue<'_>) -> LaneEnd {
+/// Serves a lane until it ends. `activity`: that of its connection.
+pub(super) async fn serve_lane(
+    session: &Session,
+    mut reader: LaneReader,
+    replies: &mut ReplyQueue<'_>,
+    activity: &Activity,
+) -> LaneEnd {
     let writer = replies.writer();
     let on_control = session.is_control(writer);
     let mut reassembly = session.reassembly.reserve();
@@ -49,7 +57,7 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, replies: &mut Rep
                 Ok(Some(body)) => body,
                 // Small requests that have arrived are answered in one write.
                 Ok(None) if replies.is_small() && reader.fill_at_once() => {
-                    session.record_activity();
+                    activity.record();
                     continue;
                 }
                 Ok(None) => break,
@@ -153,7 +161,7 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, replies: &mut Rep
         };
         let Some(filled) = filled else { return LaneEnd::Connection(reassembly.late()) };
         match filled {
-            Ok(true) => session.record_activity(),
+            Ok(true) => activity.record(),
             Ok(false) => {
                 if replies.flush().await.is_err() || reader.is_inside_frame() {
                     return LaneEnd::Broken;
@@ -205,7 +213,12 @@ async fn fill(reader: &mut LaneReader, deadline: Option<Instant>) -> Option<Resu
 #[derive(Debug, Default)]
 pub(super) struct RequestLanes {
     tasks: JoinSet<Option<End>>,
+    /// The lane of a second WebSocket.
+    pub(super) second: SecondLane,
 }
+
+/// The task of the lane of a second WebSocket, if there is one.
+pub(super) type SecondLane = Option<AbortOnDropHandle<Option<End>>>;
 
 impl RequestLanes {
     /// Serves the lanes that the client opens, until one of them ends the connection. Lanes over the limit wait.
@@ -234,6 +247,10 @@ impl RequestLanes {
     /// Waits until all lanes have sent their replies, once the client is leaving.
     pub(super) async fn finish(&mut self) {
         while self.tasks.join_next().await.is_some() {}
+        if let Some(second) = self.second.take() {
+            // An end is that of the session, which ends already.
+            let _ = second.await;
+        }
     }
 }
 
@@ -241,7 +258,7 @@ impl RequestLanes {
 async fn request_lane(session: Arc<Session>, reader: LaneReader, writer: Arc<LaneWriter>) -> Option<End> {
     let mut replies = ReplyQueue::new(&session, &writer);
     let end = tokio::select! {
-        end = serve_lane(&session, reader, &mut replies) => end,
+        end = serve_lane(&session, reader, &mut replies, &session.activity) => end,
         () = session.leaving.cancelled() => LaneEnd::Finished,
     };
     let (end, within) = match end {

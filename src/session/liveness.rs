@@ -2,7 +2,7 @@
 //! revocation of its token.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
@@ -11,20 +11,62 @@ use super::Session;
 use super::end::End;
 use crate::message::{CloseCode, ServerMessage, now_ms};
 
+/// The time of the last data that was received on a connection.
+#[derive(Debug)]
+pub(super) struct Activity {
+    /// In nanoseconds since `begun`. With a coarser unit a fast `pong` could seem to precede its ping.
+    last: AtomicU64,
+    begun: Instant,
+}
+
+impl Activity {
+    /// Of a connection on which data has just been received.
+    pub(super) fn new() -> Self {
+        Self { last: AtomicU64::new(0), begun: Instant::now() }
+    }
+
+    pub(super) fn record(&self) {
+        let elapsed = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.last.store(elapsed, Ordering::Relaxed);
+    }
+
+    fn last(&self) -> Instant {
+        self.begun + Duration::from_nanos(self.last.load(Ordering::Relaxed))
+    }
+}
+
 /// Pings a silent client, and closes one that does not answer.
 pub(super) async fn keep_alive(session: &Session) -> End {
+    let moved = || {
+        // With a second WebSocket, what leaves may leave there.
+        let is_alone = !session.outbound.has_second();
+        (if is_alone { session.outbound.control.scheduler().progress() } else { 0 }, session.carrier.moved())
+    };
+    let ping = |ping: &ServerMessage| session.send(ping);
+    until_silent(session, &session.activity, moved, ping).await;
+    End::sent(CloseCode::TIMEOUT, "no answer to a ping; answer with pong")
+}
+
+/// Pings one connection of a client when it is silent; returns when a ping is not answered. `moved` changes with other
+/// signs of life than received data.
+pub(super) async fn until_silent(
+    session: &Session,
+    activity: &Activity,
+    moved: impl Fn() -> (usize, usize),
+    ping: impl Fn(&ServerMessage),
+) {
     let timing = &session.context.config.timing;
     let mut pinged: Option<Instant> = None;
-    let mut progress = (0, session.carrier.moved());
+    let mut progress = (0, moved().1);
     loop {
         // A peer that is still draining its backlog is alive, even if its pong is queued behind that data.
         let is_busy = session.waiting.load(Ordering::Relaxed) > 0;
-        let made = (session.outbound.control.scheduler().progress(), session.carrier.moved());
+        let made = moved();
         if is_busy || progress != made {
             progress = made;
-            session.record_activity();
+            activity.record();
         }
-        let last_activity = session.last_activity();
+        let last_activity = activity.last();
         let unanswered_since = pinged.filter(|&pinged| pinged > last_activity);
         let due =
             unanswered_since.map_or(last_activity + timing.ping_interval(), |pinged| pinged + timing.ping_timeout());
@@ -33,10 +75,10 @@ pub(super) async fn keep_alive(session: &Session) -> End {
             // A client that answers a ping quickly is due for the next one before this ping's timeout.
             sleep_until(due.min(now + timing.ping_interval())).await;
         } else if unanswered_since.is_some() {
-            return End::sent(CloseCode::TIMEOUT, "no answer to a ping; answer with pong");
+            return;
         } else {
             pinged = Some(now);
-            session.send(&ServerMessage::Ping { timestamp: now_ms() });
+            ping(&ServerMessage::Ping { timestamp: now_ms() });
         }
     }
 }

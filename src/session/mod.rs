@@ -4,6 +4,7 @@
 //! and, for sockets, by `http`.
 
 mod arrival;
+mod attach;
 mod datagrams;
 mod early;
 mod end;
@@ -18,23 +19,23 @@ mod time_slice;
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU8, AtomicUsize};
 
 use bytes::BytesMut;
 use quic_websocket_lane::{LaneReader, LaneWriter, SendHalf};
 use quinn::ZeroRttAccepted;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
 use uuid::Uuid;
 
 pub(crate) use self::arrival::{run, run_socket};
 use self::early::{Early, Gate, Registration, RegistryEntry, Unconfirmed};
 use self::end::{End, Lanes, draining, finish, opened_forbidden_stream, stopped};
-use self::handshake::{Refused, Welcomed};
-use self::lanes::RequestLanes;
-use self::liveness::{expire, keep_alive, revoked};
+use self::handshake::{Greeted, Refused, Welcomed};
+use self::lanes::{RequestLanes, SecondLane};
+use self::liveness::{Activity, expire, keep_alive, revoked};
 use self::on_wake::OnWake;
 use self::reassembly::ReassemblyBudget;
 use self::reply_queue::ReplyQueue;
@@ -42,10 +43,10 @@ use self::time_slice::TimeSlices;
 use crate::frame;
 use crate::handler::{self, Caller, Context, Replies};
 use crate::limits::Allowance;
-use crate::message::{ClosedBy, ServerMessage, Token};
+use crate::message::{CloseCode, ServerMessage, Token};
 use crate::metrics::Counters;
 use crate::origin::OwnPages;
-use crate::outbound::Outbound;
+use crate::outbound::{Call, Outbound};
 use crate::registry::{Handshaking, Roster};
 use crate::tls::ShortLived;
 use crate::topic::Client;
@@ -92,10 +93,7 @@ struct Session {
     /// Number of requests that wait for others. Their lanes are not read meanwhile, and an unread `pong` may be on one
     /// of them.
     waiting: AtomicUsize,
-    /// Time of the last received data, in nanoseconds since `begun`. With a coarser unit a fast `pong` could seem to
-    /// precede its ping.
-    last_activity: AtomicU64,
-    begun: Instant,
+    activity: Activity,
     /// Cancelled when the client ends: its request lanes send their pending replies and stop reading.
     leaving: CancellationToken,
 }
@@ -128,15 +126,6 @@ impl Session {
         let mut frame = BytesMut::new();
         message.encode(None, &mut frame);
         self.outbound.put(&frame::exact(frame).into());
-    }
-
-    fn record_activity(&self) {
-        let elapsed = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.last_activity.store(elapsed, Ordering::Relaxed);
-    }
-
-    fn last_activity(&self) -> Instant {
-        self.begun + Duration::from_nanos(self.last_activity.load(Ordering::Relaxed))
     }
 }
 
@@ -171,13 +160,18 @@ async fn welcome(
         () = worker_context.draining.cancelled() => Err(draining(&context).into()),
     };
     match welcomed {
-        Ok(welcomed) => {
+        Ok(Greeted::Second(second)) => {
+            drop(handshaking);
+            // Boxed, because few connections are one.
+            let end = Box::pin(second.until_over(&carrier)).await;
+            Box::pin(finish(&carrier, id, Lanes::none(), end, &worker_context)).await;
+        }
+        Ok(Greeted::Client(welcomed)) => {
             let confirmation = confirmed.map(|confirmed| (confirmed, handshaking, deadline));
             serve(carrier, welcomed, confirmation, &worker_context).await;
         }
         Err(Refused { end, control }) => {
-            let lanes =
-                Lanes { control: control.as_deref(), topics: None, requests: RequestLanes::default(), replies: None };
+            let lanes = Lanes { control: control.as_deref(), ..Lanes::none() };
             // Refused connections count as handshakes until they have ended, so refusing is bounded too.
             Box::pin(finish(&carrier, id, lanes, end, &worker_context)).await;
             drop(handshaking);
@@ -213,21 +207,33 @@ fn begin(
         gate: Gate::new(is_confirmed),
         malformed: AtomicU8::new(0),
         waiting: AtomicUsize::new(0),
-        last_activity: AtomicU64::new(0),
-        begun: Instant::now(),
+        activity: Activity::new(),
         leaving: CancellationToken::new(),
     });
     handler::assign_first(&session.caller, since);
     (session, reader, registration)
 }
 
-/// Changes the client's subscriptions as others than the client order, until it is ended.
-async fn called(session: &Session) -> ClosedBy {
+/// Changes the client's subscriptions as others than the client order, and serves its second WebSocket, until it is
+/// ended.
+async fn called(session: &Arc<Session>, second: &mut SecondLane) -> End {
     let outbound = &session.outbound;
     loop {
-        let order = match outbound.called().await {
-            Ok(order) => order,
-            Err(closed) => return closed,
+        let call = tokio::select! {
+            call = outbound.called() => call,
+            ended = ended(second) => match ended {
+                Some(end) => return end,
+                None => continue,
+            },
+        };
+        let order = match call {
+            Ok(Call::Order(order)) => order,
+            Ok(Call::Serve(socket)) => {
+                let lane = attach::serve(Arc::clone(session), socket);
+                *second = Some(AbortOnDropHandle::new(tokio::spawn(lane)));
+                continue;
+            }
+            Err(closed) => return End::Sent(closed),
         };
         // Boxed: clients without orders would otherwise reserve memory for it.
         let execution = Box::pin(async {
@@ -236,9 +242,17 @@ async fn called(session: &Session) -> ClosedBy {
         });
         tokio::select! {
             () = execution => {}
-            closed = outbound.ended() => return closed,
+            closed = outbound.ended() => return End::Sent(closed),
         }
     }
+}
+
+/// Waits for the end of the lane of a second WebSocket; returns an end if it is the whole session's. Cancel safe.
+async fn ended(second: &mut SecondLane) -> Option<End> {
+    let Some(task) = second else { return std::future::pending().await };
+    let ended = task.await;
+    *second = None;
+    ended.unwrap_or_else(|e| Some(End::sent(CloseCode::INTERNAL, format!("the second connection failed: {e}"))))
 }
 
 async fn serve(
@@ -259,7 +273,7 @@ async fn serve(
             Box::new(Unconfirmed { confirmed, info, naming, handshaking, deadline })
         }),
     };
-    let mut lanes = RequestLanes::default();
+    let (mut lanes, mut second) = (RequestLanes::default(), SecondLane::None);
     let mut replies = ReplyQueue::new(&session, &outbound.control);
     // Each branch runs until the client ends and is dropped only then, so none needs to be cancel safe.
     let end = {
@@ -269,7 +283,7 @@ async fn serve(
                 end = early::confirm(&session, worker_context, unconfirmed, &mut registered) => end,
                 end = lanes.accept(&session) => end,
                 () = session.carrier.opened_forbidden_stream() => opened_forbidden_stream(),
-                closed = called(&session) => End::Sent(closed),
+                end = called(&session, &mut second) => end,
                 () = outbound.control.scheduler().drain() => stopped(&session.carrier),
                 () = outbound.drain_datagrams() => stopped(&session.carrier),
                 () = outbound.control.stopped() => stopped(&session.carrier),
@@ -293,6 +307,7 @@ async fn serve(
     Box::pin(context.topics.leave(client, end.is_lost(), tell)).await;
     session.leaving.cancel();
     client.tasks.close();
+    lanes.second = second;
     let replies = Some(replies);
     let lanes = Lanes { control: Some(&outbound.control), topics: Some(outbound), requests: lanes, replies };
     Box::pin(finish(&session.carrier, session.id(), lanes, end, worker_context)).await;

@@ -281,6 +281,18 @@ impl Client {
         self.subscriptions().by_text.get(text)?.as_ref()?.topic.clone()
     }
 
+    /// The lane of a subscription; `None` for the control lane.
+    pub(super) fn lane_of(&self, text: &TopicPattern) -> Option<u64> {
+        self.subscriptions().by_text.get(text)?.as_ref()?.lane.number
+    }
+
+    /// The texts of the subscriptions that are bound to a lane.
+    pub(super) fn bound_to(&self, lane: u64) -> Vec<TopicPattern> {
+        let is_bound = |held: &Option<Subscription>| held.as_ref().is_some_and(|held| held.lane.number == Some(lane));
+        let subscriptions = self.subscriptions();
+        subscriptions.by_text.iter().filter(|(_, held)| is_bound(held)).map(|(text, _)| text.clone()).collect()
+    }
+
     /// Its part in a durable consumer, while it has one.
     pub(super) fn membership(&self, topic: &TopicName, durable: &ConsumerName) -> Option<(Arc<Dispatcher>, MemberId)> {
         let subscriptions = self.subscriptions();

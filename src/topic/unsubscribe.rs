@@ -117,6 +117,30 @@ impl Topics {
         Ok(())
     }
 
+    /// Ends the subscriptions that are bound to a lane, which has ended. `farewell` makes the notice of each.
+    pub(crate) async fn end_lane(&self, who: &Arc<Client>, lane: u64, farewell: impl Fn(&TopicPattern) -> Bytes) {
+        let mut left = Left::default();
+        for text in who.bound_to(lane) {
+            let notice = Farewell::Notice(farewell(&text));
+            let is_bound = |held: &Subscription| held.lane.number == Some(lane);
+            // An error means that it has already ended.
+            let _ = self.end_one_if(who, &text, is_bound, Some(notice), &mut left).await;
+        }
+        self.forget(who, left).await;
+    }
+
+    /// Ends a subscription whose lane has ended while it was made.
+    pub(crate) async fn end_if_lane_lost(
+        &self,
+        who: &Arc<Client>,
+        text: &TopicPattern,
+        farewell: impl Fn(&TopicPattern) -> Bytes,
+    ) {
+        if let Some(lane) = who.lane_of(text).filter(|lane| who.outbound.has_lost(*lane)) {
+            self.end_lane(who, lane, farewell).await;
+        }
+    }
+
     /// Drops the messages that wait for subscriptions that have ended. Messages on their way arrive all the same. Those
     /// that another subscription would have brought stay: they come once, for both.
     pub(crate) async fn forget(&self, who: &Arc<Client>, left: Left) {

@@ -134,6 +134,11 @@ impl Socket {
         lock(&self.lane).take()
     }
 
+    /// Another sending half, in place of the first one: only one of them may send.
+    pub fn outlet(self: &Arc<Self>) -> Outlet {
+        Outlet(Arc::clone(self))
+    }
+
     /// Reason for the end of the connection, once it has ended.
     pub fn disconnected(&self) -> Option<Disconnected> {
         self.disconnected_by.get().cloned()
