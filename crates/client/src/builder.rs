@@ -27,6 +27,7 @@ pub struct ClientBuilder {
     pub(super) trust: Trust,
     pub(super) identity: Option<(PathBuf, PathBuf)>,
     pub(super) compression: bool,
+    pub(super) bulk_socket: bool,
     pub(super) early_data: bool,
     pub(super) reconnect: bool,
     pub(super) connect_timeout: Duration,
@@ -50,6 +51,7 @@ impl ClientBuilder {
             trust: Trust::System,
             identity: None,
             compression: false,
+            bulk_socket: false,
             early_data: false,
             reconnect: true,
             connect_timeout: Duration::from_secs(5),
@@ -183,6 +185,15 @@ impl ClientBuilder {
     /// Whether to offer zstd compression: fewer bytes on the wire, more CPU time on both sides. Default: no.
     pub fn compression(mut self, offer: bool) -> Self {
         self.compression = offer;
+        self
+    }
+
+    /// Whether a client on a WebSocket opens a second one, for the messages of subscriptions that
+    /// [ask for it](crate::SubscribeBuilder::on_bulk_lane): long ones there do not hold up those on the first. If it
+    /// ends, these subscriptions continue on the first one, and the client tries again. The first attempt delays the
+    /// subscriptions of a new connection by at most 2 s. Default: no.
+    pub fn bulk_socket(mut self, open: bool) -> Self {
+        self.bulk_socket = open;
         self
     }
 

@@ -16,6 +16,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 pub(super) use self::quic::{Dialled, connection_error};
 pub(super) use self::socket::{CLOSE_TIMEOUT, Opened, SocketUrl, parse_url};
 use super::link::Link;
+use super::second::Second;
 use super::topics::Topics;
 use super::{Carrier, ClientBuilder, ClientError};
 use crate::message::Token;
@@ -34,6 +35,9 @@ pub(super) struct Dialer {
 
 /// A connection, and the reader of its control lane.
 pub(super) type Connected = (Link, LaneReader);
+
+/// A second WebSocket, and the reader of its lane.
+pub(super) type Attached = (Second, LaneReader);
 
 impl Dialer {
     /// A dialer for the transports that the settings allow.
@@ -111,6 +115,15 @@ impl Dialer {
             self.record_quic_result(true);
         }
         connected
+    }
+
+    /// Opens a second WebSocket for the session of a link.
+    pub(super) async fn attach(&self, options: &ClientBuilder, link: &Link) -> Result<Attached, ClientError> {
+        let tls = self.tls.as_ref().ok_or(ClientError::NoCarrier)?;
+        let within = options.connect_timeout;
+        let attached = async { Second::join(options, socket::connect(options, tls).await?, link).await };
+        let late = || Err(ClientError::NoAnswer { server: options.server.clone(), within });
+        timeout(within, attached).await.unwrap_or_else(|_| late())
     }
 
     async fn over_quic(

@@ -10,17 +10,19 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
-use super::dial::{Connected, Dialer};
+use super::dial::{Attached, Connected, Dialer};
 use super::events::Event;
 use super::inbound::EventSink;
 use super::link::Link;
 use super::overlap;
 use super::token::Tokens;
 use super::topics::Topics;
-use super::{ClientBuilder, ClientError};
+use super::{Carrier, ClientBuilder, ClientError};
 use crate::Printable;
 use crate::message::{ClientMessage, CloseCode, ClosedBy};
 
+/// How long the subscriptions of a new connection wait for its second WebSocket.
+const SECOND_WITHIN: Duration = Duration::from_secs(2);
 /// How long the last packets may take to leave when the client closes.
 const CLOSE_GRACE: Duration = Duration::from_millis(300);
 /// How often the time until QUIC is tried again doubles.
@@ -145,10 +147,11 @@ impl Driver {
     /// Serves until the client is closed for good.
     async fn serve(&self, mut link: Arc<Link>, reader: LaneReader, backoff: &mut Backoff) -> ClosedBy {
         let mut serving = self.begin(&link, reader);
+        let mut second = self.attach_first(&link).await;
         link.make_current();
         loop {
             let since = Instant::now();
-            let closed = match self.serve_one(&link, &mut serving).await {
+            let closed = match self.serve_one(&link, &mut serving, second.take()).await {
                 Served::Closed(closed) => closed,
                 Served::Moved(better, its_serving) => {
                     (link, serving) = (better, its_serving);
@@ -173,6 +176,7 @@ impl Driver {
             };
             link = Arc::new(next);
             serving = self.begin(&link, reader);
+            second = self.attach_first(&link).await;
             link.make_current();
             self.state.send_replace(State::Up(Arc::clone(&link)));
             self.sink.events.push_event(Event::Reconnected);
@@ -181,13 +185,15 @@ impl Driver {
 
     /// Serves one connection to its end, or until the client has moved to a better one. Both are read meanwhile:
     /// requests go over the new one at once, subscriptions once the old one has brought all replies.
-    async fn serve_one(&self, link: &Arc<Link>, serving: &mut Serving) -> Served {
+    async fn serve_one(&self, link: &Arc<Link>, serving: &mut Serving, second: Option<Attached>) -> Served {
         let (better, reader) = tokio::select! {
             closed = &mut *serving => {
                 self.sink.give_up_move();
                 return Served::Closed(closed);
             }
-            ((), ()) = async { tokio::join!(self.refresh(link), self.forget_move()) } => {
+            ((), (), ()) = async {
+                tokio::join!(self.refresh(link), self.forget_move(), self.second(link, second))
+            } => {
                 return Served::Closed(serving.await);
             }
             better = self.until_quic(link) => better,
@@ -245,6 +251,51 @@ impl Driver {
                 };
                 tracing::debug!("No new token accepted yet: {}", Printable::excerpt(&error));
                 sleep(backoff.next_delay()).await;
+            }
+        }
+    }
+
+    /// Opens a second WebSocket before subscriptions are made, because each is bound to a lane for its life.
+    async fn attach_first(&self, link: &Link) -> Option<Attached> {
+        if !self.wants_second(link) {
+            return None;
+        }
+        let attached = timeout(SECOND_WITHIN, self.common.dialer.attach(&self.common.options, link)).await;
+        if !matches!(attached, Ok(Ok(_))) {
+            tracing::debug!("No second WebSocket yet");
+        }
+        attached.ok()?.ok()
+    }
+
+    fn wants_second(&self, link: &Link) -> bool {
+        self.common.options.bulk_socket && link.carrier() == Carrier::WebSocket && link.greeting.session.is_some()
+    }
+
+    /// Keeps a second WebSocket, if there is to be one; never returns.
+    async fn second(&self, link: &Link, second: Option<Attached>) {
+        if self.wants_second(link) {
+            // Boxed, because few clients have one.
+            Box::pin(self.keep_second(link, second)).await;
+        }
+        std::future::pending().await
+    }
+
+    /// Reads the second WebSocket, and opens another one when it has ended; never returns.
+    async fn keep_second(&self, link: &Link, mut second: Option<Attached>) {
+        let mut backoff = Backoff::default();
+        loop {
+            if let Some((second, reader)) = second.take() {
+                let since = Instant::now();
+                let why = link.serve_second(second, reader, &self.sink).await;
+                tracing::debug!("The second WebSocket has ended: {}", Printable::excerpt(&why));
+                backoff.connected_for(since.elapsed());
+            }
+            sleep(backoff.next_delay()).await;
+            match self.common.dialer.attach(&self.common.options, link).await {
+                Ok(attached) => second = Some(attached),
+                Err(error) => {
+                    tracing::debug!("No second WebSocket yet: {}", Printable::excerpt(&error.to_string()));
+                }
             }
         }
     }

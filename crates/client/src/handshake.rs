@@ -70,8 +70,7 @@ impl Link {
         topics: &Arc<Topics>,
     ) -> Result<(Self, LaneReader), ClientError> {
         let server = &options.server;
-        let bounds = Bounds { messages: BACKLOG_MESSAGES, bytes: BACKLOG_BYTES };
-        let control = LaneWriter::new(send, Layer::Native, 0, &SendScheduler::new(bounds, bounds, 0, Arc::new(())));
+        let control = LaneWriter::new(send, Layer::Native, 0, &SendScheduler::new(bounds(), bounds(), 0, Arc::new(())));
         let mut reader = LaneReader::new(receive, Layer::Native, options.max_message_bytes);
         match read_one(&mut reader).await {
             Some(ServerMessage::HandshakeResponse(greeting)) if greeting.accepted => {
@@ -106,6 +105,11 @@ impl Link {
             }
         }
     }
+}
+
+/// The bounds of a lane's backlog.
+pub(super) fn bounds() -> Bounds {
+    Bounds { messages: BACKLOG_MESSAGES, bytes: BACKLOG_BYTES }
 }
 
 async fn read_one(reader: &mut LaneReader) -> Option<ServerMessage> {

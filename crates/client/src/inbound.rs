@@ -186,21 +186,24 @@ impl Link {
         match message {
             ServerMessage::Ping { .. } => self.pong(),
             ServerMessage::Close(closed) => return Some(ReadEnd::ToldToGo(closed)),
-            message => {
-                if matches!(message, ServerMessage::Expiring { .. }) {
-                    self.expiring.notify_one();
-                }
-                let unclaimed = if self.is_current() { self.topics.deliver(via, message).await } else { Some(message) };
-                if let Some(message) = unclaimed {
-                    sink.push_event(self.carrier(), message);
-                }
-            }
+            message => self.pass(via, message, sink).await,
         }
         None
     }
 
+    /// Passes an unsolicited message to its subscription, or to the events.
+    pub(super) async fn pass(&self, via: Via, message: ServerMessage, sink: &EventSink) {
+        if matches!(message, ServerMessage::Expiring { .. }) {
+            self.expiring.notify_one();
+        }
+        let unclaimed = if self.is_current() { self.topics.deliver(via, message).await } else { Some(message) };
+        if let Some(message) = unclaimed {
+            sink.push_event(self.carrier(), message);
+        }
+    }
+
     /// `None` for a message of an unknown type, which comes from a newer server and is ignored.
-    fn parse(&self, body: Bytes, max_message_bytes: usize) -> Result<Option<Reply>, String> {
+    pub(super) fn parse(&self, body: Bytes, max_message_bytes: usize) -> Result<Option<Reply>, String> {
         parse(body, self.compression(), max_message_bytes)
     }
 }

@@ -54,6 +54,7 @@ mod link;
 mod overlap;
 mod pace;
 mod requests;
+mod second;
 pub mod tls;
 mod token;
 mod topics;

@@ -31,9 +31,9 @@ const COMPRESS_MIN_BYTES: usize = 1024;
 pub(super) const CLOSE_FOLLOWS: Duration = Duration::from_secs(2);
 
 /// How often the client of a WebSocket probes the server: TCP reports a dead peer late, or never.
-const PROBE_EVERY: Duration = Duration::from_secs(15);
+pub(super) const PROBE_EVERY: Duration = Duration::from_secs(15);
 /// How long the server may be silent after a probe before the connection counts as lost.
-const PROBE_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const PROBE_WITHIN: Duration = Duration::from_secs(10);
 
 /// A connection on which the handshake was accepted.
 pub(super) struct Link {

@@ -13,7 +13,8 @@ use super::routes::{Dispatch, Via};
 use crate::ClientError;
 use crate::backoff::Backoff;
 use crate::message::{
-    ClientMessage, ClosedBy, DeliveryMode, ErrorCode, ErrorReply, Position, ServerMessage, Subscribe, Subscribed,
+    ClientMessage, ClosedBy, DeliveryMode, ErrorCode, ErrorReply, LaneChoice, Position, ServerMessage, Subscribe,
+    Subscribed,
 };
 
 /// Refusals that may pass: a subscription that was live is tried again.
@@ -158,6 +159,13 @@ impl Entry {
     /// The channel that carries its messages, beside datagrams. Meaningful once the server has answered.
     pub(super) fn via(&self) -> Via {
         self.lane.map_or(Via::Control, Via::Lane)
+    }
+
+    /// Whether the server has ended it with this code because the lane that it was bound to has ended, that of a second
+    /// WebSocket.
+    pub(super) fn lost_lane(&self, code: u16) -> bool {
+        let is_bulk = self.request.lane == LaneChoice::Bulk && self.lane.is_some();
+        is_bulk && self.stage == Stage::Live && code == ErrorCode::Unavailable.number()
     }
 
     /// Whether its messages are expected there.

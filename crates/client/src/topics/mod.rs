@@ -135,6 +135,10 @@ impl Topics {
             let dispatch = self.routes().dispatch(via, message);
             match dispatch {
                 Dispatch::Taken => return None,
+                Dispatch::Renewed => {
+                    self.requests.notify_one();
+                    return None;
+                }
                 Dispatch::Unclaimed(message) => return Some(message),
                 Dispatch::Unsettled(unsettled) => {
                     message = unsettled;

@@ -36,6 +36,8 @@ pub(crate) enum Via {
 pub(super) enum Dispatch {
     /// It has been handled.
     Taken,
+    /// It has ended a subscription, which is to be made again.
+    Renewed,
     /// It belongs to no subscription.
     Unclaimed(ServerMessage),
     /// Its subscription is known once the server has answered an outstanding request.

@@ -223,6 +223,14 @@ impl<'a> SubscribeBuilder<'a> {
         self
     }
 
+    /// Receives messages on the client's second WebSocket, if it has one when the subscription is made
+    /// ([`bulk_socket`](crate::ClientBuilder::bulk_socket)): for long messages that must not hold up others. On QUIC,
+    /// where each topic has a lane of its own, this changes nothing.
+    pub fn on_bulk_lane(mut self) -> Self {
+        self.lane = LaneChoice::Bulk;
+        self
+    }
+
     /// Most events that wait to be read. Beyond that, the client stops reading the topic's lane; other lanes and
     /// replies continue, and the server applies its policy for slow readers to this subscription. From the 17th
     /// subscription of a client on, subscriptions share lanes, and one that is not read holds up the others on its

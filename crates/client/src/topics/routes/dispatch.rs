@@ -50,6 +50,14 @@ impl Routes {
     fn ended(&mut self, message: ServerMessage) -> Dispatch {
         let ServerMessage::Unsubscribed { topic, code, reason } = &message else { return Dispatch::Unclaimed(message) };
         let number = self.by_text.get(topic.as_str()).copied();
+        if let Some(number) = number
+            && let Some(entry) = self.entries.get_mut(&number)
+            && entry.lost_lane(*code)
+        {
+            entry.disconnected();
+            self.wanted.push_back(number);
+            return Dispatch::Renewed;
+        }
         match number.and_then(|number| self.remove(number)) {
             Some(entry) => {
                 self.remember_ended(&entry);
