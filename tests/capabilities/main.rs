@@ -12,6 +12,7 @@ mod bad_input;
 mod bad_link;
 mod binary;
 mod broadcast;
+mod bulk_client;
 mod bulk_socket;
 mod capacity;
 mod certificates;
