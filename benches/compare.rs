@@ -6,6 +6,7 @@
 mod baseline;
 mod command;
 mod comparison;
+mod compression;
 mod congestion;
 mod durable;
 mod fairness;

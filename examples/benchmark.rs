@@ -13,6 +13,8 @@ mod baseline;
 mod command;
 #[path = "../benches/comparison/mod.rs"]
 mod comparison;
+#[path = "../benches/compression.rs"]
+mod compression;
 #[path = "../benches/congestion.rs"]
 mod congestion;
 #[path = "../benches/durable/mod.rs"]

@@ -15,6 +15,7 @@ use quic_websocket::config::development_folder;
 
 use crate::baseline;
 use crate::comparison::{self, Column, Extent};
+use crate::compression;
 use crate::durable;
 use crate::fairness;
 use crate::link;
@@ -97,6 +98,9 @@ pub(crate) struct Args {
     /// root, on Linux
     #[arg(long)]
     fairness: bool,
+    /// Instead of the comparison: measure what compression saves and costs, in this process
+    #[arg(long)]
+    compression: bool,
     /// Instead of the comparison: measure durable topics next to memory topics, and NATS JetStream and Redis Streams if
     /// they are installed
     #[arg(long)]
@@ -199,6 +203,10 @@ async fn measure(args: &Args) -> Result<bool> {
     }
     if args.fairness {
         return fairness::run(args.only.as_deref(), args.quick).await;
+    }
+    if args.compression {
+        print!("{}", compression::run()?);
+        return Ok(true);
     }
     if args.durable {
         let extent = durable::Extent {

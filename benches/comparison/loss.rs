@@ -49,7 +49,8 @@ const fn quic(name: &'static str, column: Column, arrangement: Arrangement, cong
 
 const fn websocket(name: &'static str, column: Column, arrangement: Arrangement) -> Variant {
     let color = if matches!(column, Column::QwsWss) { (0x86, 0x3b, 0xc4) } else { (0xd9, 0x48, 0x0f) };
-    let line = Some((color, matches!(arrangement, Arrangement::Apart)));
+    let line =
+        (!matches!(arrangement, Arrangement::Attached)).then_some((color, matches!(arrangement, Arrangement::Apart)));
     Variant { name, column, arrangement, congestion: None, line }
 }
 
@@ -57,8 +58,8 @@ const OURS: &str = "qws, separate topics, BBR";
 /// One WebSocket: the better of these is the yardstick.
 const WSS: [&str; 2] = ["qws WSS", "WSS"];
 
-const VARIANTS: [Variant; 12] = {
-    use Arrangement::{Apart, Together};
+const VARIANTS: [Variant; 13] = {
+    use Arrangement::{Apart, Attached, Together};
     use Column::{Bare, Qws, QwsWss, Wss};
     use Congestion::{Bbr, Cubic, NewReno};
     [
@@ -72,6 +73,7 @@ const VARIANTS: [Variant; 12] = {
         quic("bare Quinn, one stream, CUBIC", Bare, Together, Cubic),
         websocket(WSS[0], QwsWss, Together),
         websocket("qws WSS, two connections", QwsWss, Apart),
+        websocket("qws WSS, second socket for bulk", QwsWss, Attached),
         websocket(WSS[1], Wss, Together),
         websocket("WSS, two connections", Wss, Apart),
     ]

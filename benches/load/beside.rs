@@ -41,6 +41,8 @@ pub(crate) enum Arrangement {
     Together,
     /// On two streams, two WebSockets, or two request lanes and two topic lanes.
     Apart,
+    /// On two WebSockets of one session: the second one has the bulk.
+    Attached,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -129,6 +131,19 @@ struct FlowStreams {
 async fn open(driver: Driver, arrangement: Arrangement, dialer: &Dialer) -> Result<FlowStreams> {
     let is_apart = arrangement == Arrangement::Apart;
     let mut first = dialer.dial(0).await?;
+    if arrangement == Arrangement::Attached {
+        let second = dialer.attach(1, first.session()).await?;
+        first.subscribe(std::iter::once(SMALL), Lane::Own).await?;
+        first.subscribe(std::iter::once(BULK), Lane::Bulk).await?;
+        let mut streams = FlowStreams { out: Vec::new(), back: Vec::new(), topic_lanes: None };
+        for peer in [first, second] {
+            let (pipe, inbox) = peer.into_parts();
+            let (back, out) = tokio::io::split(pipe);
+            streams.out.push(out);
+            streams.back.push((back, inbox));
+        }
+        return Ok(streams);
+    }
     let connection = first.connection();
     if driver.is_ours() {
         let lane = if is_apart { Lane::Own } else { Lane::Control };

@@ -84,6 +84,13 @@ impl Dialer {
         })
     }
 
+    /// Adds a second WebSocket to the session of a client.
+    pub(super) async fn attach(&self, client: usize, session: &str) -> Result<Peer> {
+        let mut peer = self.connect(client).await?;
+        peer.attach(session).await?;
+        Ok(peer)
+    }
+
     async fn connect(&self, client: usize) -> Result<Peer> {
         match &self.carrier {
             Carrier::Quic { endpoints, configs } => {

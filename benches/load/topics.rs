@@ -54,6 +54,8 @@ pub(crate) enum Lane {
     /// Chosen by the server, separate from requests and, if there are enough, from other topics.
     Own,
     Control,
+    /// That of the session's second WebSocket.
+    Bulk,
 }
 
 /// The topic of the requests to one client.
@@ -71,6 +73,10 @@ pub(super) fn answer(client: &str) -> Vec<u8> {
 
 /// The request that subscribes to one topic.
 pub(super) fn subscribe(topic: usize, lane: Lane) -> Vec<u8> {
-    let lane = if lane == Lane::Own { "own" } else { "control" };
+    let lane = match lane {
+        Lane::Own => "own",
+        Lane::Control => "control",
+        Lane::Bulk => "bulk",
+    };
     json!({ "type": "subscribe", "id": name(topic), "topic": name(topic), "lane": lane }).to_string().into_bytes()
 }

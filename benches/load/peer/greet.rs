@@ -39,7 +39,17 @@ impl Peer {
     }
 
     async fn handshake(&mut self) -> Result<()> {
-        let handshake = br#"{"type":"handshake","protocol_version":"1.0","client_name":"benchmark"}"#;
+        self.shake(br#"{"type":"handshake","protocol_version":"1.0","client_name":"benchmark"}"#).await
+    }
+
+    /// Completes a connection that is the second WebSocket of a session.
+    pub(in super::super) async fn attach(&mut self, session: &str) -> Result<()> {
+        self.upgrade(Some(SUBPROTOCOL)).await?;
+        let handshake = format!(r#"{{"type":"handshake","protocol_version":"1.0","attach":"{session}"}}"#);
+        self.shake(handshake.as_bytes()).await
+    }
+
+    async fn shake(&mut self, handshake: &[u8]) -> Result<()> {
         let reply = self.ask(handshake).await?;
         let reply: Control<'_> = serde_json::from_slice(&reply).context("the response to the handshake")?;
         ensure!(
@@ -49,6 +59,7 @@ impl Peer {
             reply.message.unwrap_or_default()
         );
         self.address = reply.client_id.unwrap_or_default().to_owned();
+        self.session = reply.session.unwrap_or_default().to_owned();
         Ok(())
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Peer {
     connection: Option<quinn::Connection>,
     /// The address to which others send: a client id, or a part of NATS subjects.
     address: String,
+    /// The secret of the session, for a second WebSocket.
+    session: String,
     inbox: Inbox,
     outbox: Vec<u8>,
     written: usize,
@@ -39,13 +41,17 @@ pub(super) struct Peer {
 impl Peer {
     pub(super) fn new(driver: Driver, pipe: Box<dyn Pipe>, connection: Option<quinn::Connection>) -> Self {
         let framing = Framing::from(driver);
-        let (inbox, outbox, address) = (Inbox::new(framing), Vec::new(), String::new());
-        Self { driver, framing, pipe, connection, address, inbox, outbox, written: 0, must_flush: false }
+        let (inbox, outbox, address, session) = (Inbox::new(framing), Vec::new(), String::new(), String::new());
+        Self { driver, framing, pipe, connection, address, session, inbox, outbox, written: 0, must_flush: false }
     }
 
     /// The QUIC connection, if there is one: the source of its later lanes.
     pub(super) fn connection(&self) -> Option<quinn::Connection> {
         self.connection.clone()
+    }
+
+    pub(super) fn session(&self) -> &str {
+        &self.session
     }
 
     pub(super) fn address(&self) -> &str {

@@ -17,6 +17,7 @@ pub(super) struct Control<'a> {
     pub(super) accepted: Option<bool>,
     re: Option<&'a str>,
     pub(super) client_id: Option<&'a str>,
+    pub(super) session: Option<&'a str>,
 }
 
 /// Consequence of a message that is not part of the load.
