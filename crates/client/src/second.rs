@@ -2,6 +2,7 @@
 //! WebSocket").
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 
 use bytes::BytesMut;
@@ -23,6 +24,8 @@ pub(super) struct Second {
     connection: Connection,
     writer: Arc<LaneWriter>,
     lane: u64,
+    /// Whether a message waits for its subscription: meanwhile nothing is read, and the server may seem silent.
+    is_waiting: AtomicBool,
     _pump: AbortOnDropHandle<()>,
 }
 
@@ -64,7 +67,16 @@ impl Second {
             _ => return Err(ClientError::Lost),
         }
         let ServerMessage::Lane { lane, .. } = first().await? else { return Err(ClientError::Lost) };
-        Ok((Self { connection: Connection::WebSocket(socket), writer, lane, _pump: pump }, reader))
+        Ok((
+            Self {
+                connection: Connection::WebSocket(socket),
+                writer,
+                lane,
+                is_waiting: AtomicBool::new(false),
+                _pump: pump,
+            },
+            reader,
+        ))
     }
 
     /// Sends a message without waiting: what does not fit is not needed.
@@ -81,7 +93,7 @@ impl Second {
             let moved = self.connection.moved();
             self.tell(&ClientMessage::Ping { timestamp: Some(now_ms()) });
             sleep(PROBE_WITHIN).await;
-            if self.connection.moved() == moved {
+            if self.connection.moved() == moved && !self.is_waiting.load(Ordering::Relaxed) {
                 return;
             }
         }
@@ -102,7 +114,11 @@ impl Link {
                 match self.parse(body, sink.max_message_bytes) {
                     Ok(Some(Reply { message: ServerMessage::Ping { .. }, .. })) => second.tell(&ClientMessage::Pong),
                     Ok(Some(Reply { message: ServerMessage::Close(closed), .. })) => return closed.reason,
-                    Ok(Some(Reply { re: None, message, .. })) => self.pass(lane, message, sink).await,
+                    Ok(Some(Reply { re: None, message, .. })) => {
+                        second.is_waiting.store(true, Ordering::Relaxed);
+                        self.pass(lane, message, sink).await;
+                        second.is_waiting.store(false, Ordering::Relaxed);
+                    }
                     Ok(_) => {}
                     Err(reason) => return reason,
                 }
