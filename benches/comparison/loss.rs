@@ -49,8 +49,10 @@ const fn quic(name: &'static str, column: Column, arrangement: Arrangement, cong
 
 const fn websocket(name: &'static str, column: Column, arrangement: Arrangement) -> Variant {
     let color = if matches!(column, Column::QwsWss) { (0x86, 0x3b, 0xc4) } else { (0xd9, 0x48, 0x0f) };
-    let line =
-        (!matches!(arrangement, Arrangement::Attached)).then_some((color, matches!(arrangement, Arrangement::Apart)));
+    let line = match arrangement {
+        Arrangement::Attached => None,
+        _ => Some((color, matches!(arrangement, Arrangement::Apart))),
+    };
     Variant { name, column, arrangement, congestion: None, line }
 }
 
