@@ -13,6 +13,7 @@ Usage: ./run.sh COMMAND [ARGUMENTS...]
   test       run the test client against 127.0.0.1:4433
   chat       run the chat client against 127.0.0.1:4433
   pubsub     topics in pipes: pubsub sub TOPIC, pubsub pub TOPIC, pubsub history TOPIC
+  rpc        requests between clients: rpc serve TOPIC, rpc ask TOPIC JSON
   telemetry  sensors that send their state as datagrams, and a monitor that shows the newest values
   bench      measure a server that it starts itself; with --server HOST:PORT, one that is already running
   durability test that durable topics lose nothing: durability kill|power|full|inject|rot [COUNT] causes failures of
@@ -298,6 +299,7 @@ case $command in
     test) run examples/client "$@" ;;
     chat) run examples/chat_client "$@" ;;
     pubsub) run examples/pubsub "$@" ;;
+    rpc) run examples/rpc "$@" ;;
     telemetry) run examples/telemetry "$@" ;;
     bench) bench "$@" ;;
     durability) durability "$@" ;;

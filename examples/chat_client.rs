@@ -236,10 +236,11 @@ fn show_disconnected(screen: &Screen, reason: &str) {
 async fn handle_event(client: &Client, people: &People, screen: &Screen, event: Event) -> anyhow::Result<()> {
     match event {
         Event::Broadcast { from, payload, .. } => {
-            screen.show(&format!("📢 Broadcast from {}: {}", from.id, text_of(&payload)));
+            let from = from.label().map_or_else(|| from.id.to_string(), str::to_owned);
+            screen.show(&format!("📢 Broadcast from {}: {}", Printable::new(&from), text_of(&payload)));
         }
         Event::Direct { from, payload, .. } => {
-            let from = people.name(client, from.id).await;
+            let from = people.name_of(client, &from).await;
             screen.show(&format!("✉️  Direct from {}: {}", Printable::new(&from), text_of(&payload)));
         }
         Event::Missed(count) => screen.show(&format!("⚠️  {count} messages arrived too fast to be shown")),

@@ -5,6 +5,8 @@
 //! pubsub pub sensors.a < file            # publishes each line; ends when the server has acknowledged all
 //! pubsub history sensors.a --recent 10   # prints the topic's history
 //! pubsub sub orders --durable billing    # prints and acknowledges; later continues where it stopped
+//! pubsub sub metrics --max-rate 2 --filter '{"host":{"prefix":"eu-"}}'
+//! pubsub pub metrics --data --meta '{"host":"eu-1"}' --ttl 60s < values.jsonl
 //! ```
 //!
 //! Run it as `cargo run --release --example pubsub -- sub 'sensors.>'`.
@@ -30,12 +32,12 @@ use common::ServerArgs;
 use interrupt::interrupted;
 use lines::next_line;
 use output::{Output, output_closed};
-use quic_websocket::message::{AckMode, CloseCode, MAX_PAGE, Payload, Position};
+use quic_websocket::message::{AckMode, CloseCode, Json, MAX_PAGE, Payload, Position};
 use quic_websocket::{
     Client, ClientError, Event, HistoryBuilder, Printable, Published, SubscribeBuilder, Subscription, TopicEvent,
 };
 use tokio::time::sleep;
-use values::{Ack, position, time};
+use values::{Ack, duration, object, position, time};
 
 /// Subscribe to topics of a quic-websocket server, publish to them, and read their history.
 #[derive(Parser)]
@@ -58,10 +60,7 @@ enum Command {
     /// starts with its topic
     Sub(Sub),
     /// Publish each line of standard input, and end once the server has acknowledged the last
-    Pub {
-        /// Topic, such as sensors.a
-        topic: String,
-    },
+    Pub(Pub),
     /// Print the messages that the server has kept of a topic, oldest first
     History {
         /// Topic, such as sensors.a
@@ -80,6 +79,21 @@ enum Command {
         #[arg(long)]
         reverse: bool,
     },
+}
+
+#[derive(clap::Args)]
+struct Pub {
+    /// Topic, such as sensors.a
+    topic: String,
+    /// Each line is a JSON value, which subscribers get as it is; without this it is text
+    #[arg(long)]
+    data: bool,
+    /// A JSON object about each message, by which subscribers can filter
+    #[arg(long, value_name = "JSON", value_parser = object)]
+    meta: Option<Json>,
+    /// The time after which a message is worth nothing, and not delivered any more, such as 90s, 15m, 2h or 7d
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    ttl: Option<Duration>,
 }
 
 #[derive(clap::Args)]
@@ -110,6 +124,15 @@ struct Sub {
     /// without --durable
     #[arg(long)]
     share: bool,
+    /// At most this many messages per second of each topic: the newest
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    max_rate: Option<u64>,
+    /// Only messages with this meta: a JSON object of values, or of {"prefix": "text"}
+    #[arg(long, value_name = "JSON", value_parser = object)]
+    filter: Option<Json>,
+    /// Without what this client publishes itself
+    #[arg(long)]
+    no_echo: bool,
 }
 
 // Several threads, so that the client keeps running while this one waits for a pipe.
@@ -127,7 +150,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
             let out = Output::new(json, sub.topic.split('.').any(|level| matches!(level, "*" | ">")));
             subscribe(&client, sub, out).await
         }
-        Command::Pub { topic } => publish(&client, &topic, Output::new(json, false)).await,
+        Command::Pub(options) => publish(&client, &options, Output::new(json, false)).await,
         Command::History { topic, recent, since, since_time, reverse } => {
             let mut request = client.history(topic);
             if let Some(since) = since {
@@ -181,6 +204,13 @@ fn requested<'a>(client: &'a Client, sub: &Sub) -> SubscribeBuilder<'a> {
         Some(Ack::Upto) => subscribe = subscribe.ack_mode(AckMode::UpTo),
         Some(Ack::None) | None => {}
     }
+    if let Some(per_second) = sub.max_rate {
+        subscribe = subscribe.max_rate(per_second);
+    }
+    if let Some(filter) = &sub.filter {
+        subscribe = subscribe.filter(filter.clone());
+    }
+    subscribe = subscribe.echo(!sub.no_echo);
     if sub.share { subscribe.share() } else { subscribe }
 }
 
@@ -234,14 +264,21 @@ async fn acknowledge(subscription: &Subscription, offset: u64) -> anyhow::Result
 /// Publishes line by line, each after the server has acknowledged the one before. A line is sent again if the
 /// connection is lost; its key keeps it from being published twice. A line that cannot be published is reported and
 /// skipped.
-async fn publish(client: &Client, topic: &str, mut out: Output) -> anyhow::Result<()> {
+async fn publish(client: &Client, options: &Pub, mut out: Output) -> anyhow::Result<()> {
+    let topic = &options.topic;
     let run = uuid::Uuid::new_v4();
     let mut input = std::io::stdin().lock();
     let (mut count, mut failed, mut is_open) = (0_u64, 0_u64, true);
     while let Some(line) = tokio::task::block_in_place(|| next_line(&mut input)).context("cannot read the input")? {
         let number = count + failed + 1;
         let published = match line {
-            Ok(line) => publish_line(client, topic, line, &format!("{run}-{number}")).await.map_err(|e| e.to_string()),
+            Ok(line) => match payload(options, line) {
+                Ok(payload) => {
+                    let key = format!("{run}-{number}");
+                    publish_line(client, options, payload, &key).await.map_err(|e| e.to_string())
+                }
+                Err(bad) => Err(format!("not a JSON value: {bad}")),
+            },
             Err(bad) => Err(bad.to_string()),
         };
         match published {
@@ -266,11 +303,23 @@ async fn publish(client: &Client, topic: &str, mut out: Output) -> anyhow::Resul
     Ok(())
 }
 
+/// A line as it is to be published.
+fn payload(options: &Pub, line: String) -> serde_json::Result<Payload> {
+    let payload = if options.data { Payload::json(Json::parse(line)?) } else { Payload::text(line) };
+    Ok(match &options.meta {
+        Some(meta) => payload.with_meta(meta.clone()),
+        None => payload,
+    })
+}
+
 /// Publishes one line, and waits for the server as long as it takes.
-async fn publish_line(client: &Client, topic: &str, line: String, key: &str) -> Result<Published, ClientError> {
-    let payload = Payload::text(line);
+async fn publish_line(client: &Client, options: &Pub, payload: Payload, key: &str) -> Result<Published, ClientError> {
     loop {
-        match client.publish(topic, payload.clone()).key(key).await {
+        let mut publish = client.publish(&options.topic, payload.clone()).key(key);
+        if let Some(ttl) = options.ttl {
+            publish = publish.ttl(ttl);
+        }
+        match publish.await {
             // The server is unreachable, or this is above its rate limit.
             Err(ClientError::Timeout(_)) => note!("No reply from the server; waiting for it"),
             Err(error) => match error.retry_after() {

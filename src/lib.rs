@@ -74,8 +74,9 @@ mod worker;
 pub use config::Config;
 pub use error::ServerError;
 pub use quic_websocket_client::{
-    Carrier, Client, ClientBuilder, ClientError, ConnectionStats, Consumer, Ended, Event, Events, History,
-    HistoryBuilder, Lane, Missed, Presence, PublishBuilder, Published, SubscribeBuilder, Subscription, TopicEvent,
+    Answer, Asked, Carrier, Client, ClientBuilder, ClientError, ConnectionStats, Consumer, Ended, Event, Events,
+    FailedRequest, History, HistoryBuilder, Lane, Members, Missed, Occupancy, Presence, PublishBuilder, Published,
+    Refusal, RequestBuilder, ServeBuilder, Service, SubscribeBuilder, Subscription, Target, TopicEvent,
 };
 pub use quic_websocket_protocol::{Printable, frame, message};
 pub use reload::Reload;

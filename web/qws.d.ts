@@ -183,14 +183,14 @@ export interface Limits {
 
 /**
  * What a client has said: a text, a JSON value, bytes, or several of them. The server vouches for `from`, `user` and
- * `name`, except that without a `user` a name is what the client says of itself.
+ * `name`.
  */
 export interface Content {
   /** The client's id; absent if no client has said it. */
   from?: string;
   /** The user that the client has proved to be. */
   user?: string;
-  /** The client's name, if it has one. */
+  /** The user's name, as others see it; an anonymous client has none here, whatever name it gave. */
   name?: string;
   /** The text, if one was sent. */
   readonly text: string | undefined;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use quic_websocket::message::ClientInfo;
+use quic_websocket::message::{ClientInfo, Sender};
 use quic_websocket::{Client, ClientError};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -51,9 +51,16 @@ impl People {
         Ok(clients)
     }
 
+    /// A sender's name: as the server has proved it, or as it is listed.
+    pub(crate) async fn name_of(&self, client: &Client, from: &Sender) -> String {
+        let Some(name) = from.label() else { return self.name(client, from.id).await };
+        self.add(from.id, name);
+        format!("{name} ({:.8})", from.id.to_string())
+    }
+
     /// A sender's name with the first digits of its id, which distinguish clients of the same name; its id if it has no
     /// name.
-    pub(crate) async fn name(&self, client: &Client, id: Uuid) -> String {
+    async fn name(&self, client: &Client, id: Uuid) -> String {
         let find = || self.0.borrow().by_id.get(&id).cloned();
         let mut name = find();
         let may_look_up =

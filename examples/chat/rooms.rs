@@ -180,7 +180,10 @@ impl Room {
 
     fn line_of_message(&self, message: &TopicMessage) -> String {
         let from = match &message.from {
-            Some(from) => self.names.get(&from.id).map_or_else(|| format!("{:.8}", from.id.to_string()), Clone::clone),
+            Some(from) => {
+                let known = from.label().or_else(|| self.names.get(&from.id).map(String::as_str));
+                known.map_or_else(|| format!("{:.8}", from.id.to_string()), str::to_owned)
+            }
             None => "server".to_owned(),
         };
         format!("💬 [{}] {}: {}", self.name, Printable::new(&from), text_of(&message.payload))

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, IsTerminal};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use quic_websocket::message::{Member, Position, TopicMessage};
+use quic_websocket::message::{Json, Member, Position, TopicMessage};
 use quic_websocket::{Printable, Published, TopicEvent};
 use serde_json::{Value, json};
 
@@ -48,9 +48,11 @@ impl Output {
     }
 
     fn text(&self, message: &TopicMessage) -> String {
-        let text = match (&message.payload.content, &message.payload.attachment) {
-            (Some(content), _) if self.is_terminal => Printable::new(content).to_string(),
-            (Some(content), _) => content.to_string(),
+        // A JSON value is printed as it was sent.
+        let text = message.text().or(message.payload.data.as_ref().map(Json::as_str));
+        let text = match (text, &message.payload.attachment) {
+            (Some(text), _) if self.is_terminal => Printable::new(text).to_string(),
+            (Some(text), _) => text.to_owned(),
             (None, attachment) => format!("({} bytes)", attachment.as_ref().map_or(0, |bytes| bytes.len())),
         };
         if self.topics { format!("{} {text}", Printable::new(&message.topic)) } else { text }
@@ -72,7 +74,7 @@ impl Output {
     }
 }
 
-/// The event with its fields from the protocol; an attachment is in `data`, as base64.
+/// The event with its fields from the protocol; an attachment is in `attachment`, as base64.
 fn in_json(event: &TopicEvent, position: Option<&Position>) -> Option<Value> {
     let presence = |kind: &str, topic: &str, member: &Member| json!({"type": kind, "topic": topic, "client": member});
     Some(match event {

@@ -224,18 +224,18 @@ impl Scene {
                 tokio::spawn(async move { Ok(Outcome::of(json!({"delivered": client.broadcast(payload).await?}))) })
             }
             "direct" => tokio::spawn(async move {
-                client.direct(to.expect("a receiver"), payload).await.map(|()| Outcome::of(json!({})))
+                client.direct(to.expect("a receiver"), payload).await.map(|_| Outcome::of(json!({})))
             }),
             "signal" => {
                 let data = with["data"].clone();
                 tokio::spawn(async move {
-                    client.signal(to.expect("a receiver"), &data).await.map(|()| Outcome::of(json!({})))
+                    client.signal(to.expect("a receiver"), &data).await.map(|_| Outcome::of(json!({})))
                 })
             }
             "list_clients" => {
                 let after = with["after"].as_str().map(|after| after.parse().expect("a client id"));
                 let ask = ClientMessage::ListClients { limit: number.unwrap_or(100), after };
-                tokio::spawn(async move { client.request(&ask).await.map(|page| Outcome::of(json_of(&page).0)) })
+                tokio::spawn(async move { client.call(&ask).await.map(|page| Outcome::of(json_of(&page).0)) })
             }
             "subscribe" => {
                 let (recent, presence) = (with["recent"].as_u64(), with["presence"] == true);

@@ -21,6 +21,8 @@ mod client_certificates;
 mod client_consumers;
 mod client_fallback;
 mod client_library;
+mod client_people;
+mod client_requests;
 mod client_resume;
 mod client_side;
 mod client_tokens;

@@ -381,7 +381,7 @@ async fn messages_of_manual_subscriptions_arrive_as_events() {
     let server = TestServer::start().await;
     let (ada, mut events) = connect(&server, "Ada").await;
     let by_hand = Subscribe::new(TopicName::new("t").expect("a topic"));
-    let subscribed = ada.request(&ClientMessage::Subscribe(by_hand)).await.expect("subscribed");
+    let subscribed = ada.call(&ClientMessage::Subscribe(by_hand)).await.expect("subscribed");
     assert!(matches!(subscribed, ServerMessage::Subscribed(_)), "{subscribed:?}");
     publish(&ada, "t", "x").await;
     match soon("an event", events.next()).await {

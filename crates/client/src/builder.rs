@@ -7,9 +7,10 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use super::dial::{SocketUrl, parse_url};
+use super::serve::{Asked, Handler, Refusal};
 use super::token::{Failure, TokenSource};
 use super::{Carrier, Client, ClientError, Events};
-use crate::message::{ClientName, Invalid, Token};
+use crate::message::{ClientName, Invalid, Payload, Token};
 use crate::tls::Trust;
 
 /// The settings of a client; [`connect`](Self::connect) creates it.
@@ -19,6 +20,7 @@ pub struct ClientBuilder {
     pub(super) server: String,
     pub(super) name: Option<ClientName>,
     pub(super) token: TokenSource,
+    pub(super) on_request: Option<Handler>,
     pub(super) carriers: Vec<Carrier>,
     pub(super) socket_url: Option<SocketUrl>,
     pub(super) settle: Duration,
@@ -43,6 +45,7 @@ impl ClientBuilder {
             server,
             name: None,
             token: TokenSource::None,
+            on_request: None,
             carriers: vec![Carrier::Quic, Carrier::WebSocket],
             socket_url: None,
             settle: Duration::from_millis(800),
@@ -108,6 +111,19 @@ impl ClientBuilder {
     {
         let ask = move || ask().map(|given| given.map_err(Into::into)).boxed();
         self.token = TokenSource::Asked(Arc::new(ask));
+        self
+    }
+
+    /// Answers requests that other clients address to this one or to its user, by
+    /// [`Client::request`](super::Client::request), as a handler of [`Client::serve`](super::Client::serve) does those
+    /// to a topic. Default: such requests are refused.
+    pub fn on_request<F, T, P>(mut self, answer: F) -> Self
+    where
+        F: Fn(Asked) -> T + Send + Sync + 'static,
+        T: Future<Output = Result<P, Refusal>> + Send + 'static,
+        P: Into<Payload>,
+    {
+        self.on_request = Some(Handler::new(answer));
         self
     }
 

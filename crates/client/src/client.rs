@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use crate::builder::ClientBuilder;
@@ -16,7 +17,8 @@ use crate::events::{EventQueue, Events};
 use crate::inbound::EventSink;
 use crate::lane::Lane;
 use crate::link::Link;
-use crate::message::{ClientMessage, ClientName, Close, CloseCode, Limits, Permissions, ServerMessage};
+use crate::message::{ClientMessage, ClientName, Close, CloseCode, Json, Limits, Permissions, ServerMessage};
+use crate::serve::serve_client;
 use crate::token::Tokens;
 use crate::topics::Topics;
 
@@ -69,6 +71,8 @@ pub(crate) struct Shared {
     max_message_bytes: usize,
     closing: CancellationToken,
     _dropped: DropGuard,
+    /// Answers requests that are addressed to the client.
+    _own_service: Option<AbortOnDropHandle<()>>,
 }
 
 impl std::fmt::Debug for Client {
@@ -88,6 +92,7 @@ impl Client {
         let topics = Arc::<Topics>::default();
         let tokens = Arc::new(Tokens::new(std::mem::take(&mut options.token), options.connect_timeout));
         let (queue, events) = EventQueue::new(options.event_queue);
+        let own_service = options.on_request.clone().map(|handler| serve_client(&topics, handler));
         let common = Common { options, tokens: Arc::clone(&tokens), dialer, topics: Arc::clone(&topics) };
         let (link, reader) = common.connect_initially().await?;
         let link = Arc::new(link);
@@ -102,6 +107,7 @@ impl Client {
             max_message_bytes: common.options.max_message_bytes,
             closing: closing.clone(),
             _dropped: dropped.clone().drop_guard(),
+            _own_service: own_service,
         };
         let sink =
             EventSink { events: queue, overlap: Arc::default(), max_message_bytes: common.options.max_message_bytes };
@@ -159,6 +165,11 @@ impl Client {
     /// for this client, and while not connected.
     pub fn inbox(&self) -> Option<String> {
         self.up()?.greeting.inbox.clone()
+    }
+
+    /// What others see about the user, from the client's token. `None` if there is nothing, and while not connected.
+    pub fn info(&self) -> Option<Json> {
+        self.up()?.greeting.info.clone()
     }
 
     /// Whether the client is closed for good and does not reconnect.

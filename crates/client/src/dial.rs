@@ -133,7 +133,7 @@ impl Dialer {
         topics: &Arc<Topics>,
     ) -> Result<Connected, ClientError> {
         let Some(endpoint) = &self.endpoint else { return Err(ClientError::NoCarrier) };
-        let dialled = quic::connect(endpoint, &options.server, Link::greeting(options, token)).await?;
+        let dialled = quic::connect(endpoint, &options.server, Link::greeting(options, token, topics)).await?;
         Link::over_quic(options, dialled, topics).await
     }
 
@@ -206,7 +206,7 @@ impl Dialer {
             },
         }?;
         self.record_quic_result(false);
-        Link::over_socket(options, opened, Link::greeting(options, token), topics).await
+        Link::over_socket(options, opened, Link::greeting(options, token, topics), topics).await
     }
 }
 
@@ -217,7 +217,7 @@ async fn over_socket(
     tls: &Arc<rustls::ClientConfig>,
 ) -> Result<Connected, ClientError> {
     let opened = socket::connect(options, tls).await?;
-    Link::over_socket(options, opened, Link::greeting(options, token), topics).await
+    Link::over_socket(options, opened, Link::greeting(options, token, topics), topics).await
 }
 
 /// Whether another way may reach the server: the server itself has not refused.

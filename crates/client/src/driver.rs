@@ -163,6 +163,7 @@ impl Driver {
                 return closed;
             }
             self.state.send_replace(State::Down);
+            self.common.topics.resume(link.greeting.session.as_deref());
             self.sink.events.push_event(Event::Disconnected(closed.clone()));
             let (next, reader) = tokio::select! {
                 biased;
@@ -175,6 +176,7 @@ impl Driver {
                 },
             };
             link = Arc::new(next);
+            self.common.topics.resume(None);
             serving = self.begin(&link, reader);
             second = self.attach_first(&link).await;
             link.make_current();
@@ -206,7 +208,7 @@ impl Driver {
             tokio::select! {
                 biased;
                 _ = &mut *serving => return,
-                _ = timeout(MOVE_TIMEOUT, link.drained()) => link.moved.cancel(),
+                () = link.left(MOVE_TIMEOUT) => link.moved.cancel(),
             }
             (&mut *serving).await;
         };
@@ -272,7 +274,7 @@ impl Driver {
     }
 
     /// Keeps a second WebSocket, if there is to be one; never returns.
-    async fn second(&self, link: &Link, second: Option<Attached>) {
+    async fn second(&self, link: &Arc<Link>, second: Option<Attached>) {
         if self.wants_second(link) {
             // Boxed, because few clients have one.
             Box::pin(self.keep_second(link, second)).await;
@@ -281,7 +283,7 @@ impl Driver {
     }
 
     /// Reads the second WebSocket, and opens another one when it has ended; never returns.
-    async fn keep_second(&self, link: &Link, mut second: Option<Attached>) {
+    async fn keep_second(&self, link: &Arc<Link>, mut second: Option<Attached>) {
         let mut backoff = Backoff::default();
         loop {
             if let Some((second, reader)) = second.take() {

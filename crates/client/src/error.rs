@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::message::{CloseCode, ErrorReply, Invalid};
+use crate::message::{CloseCode, ErrorReply, Failure, Invalid, Payload, Sender};
 use crate::tls::TlsError;
 
 /// The error of a call on a [`Client`](super::Client).
@@ -110,6 +110,9 @@ pub enum ClientError {
     /// The server answered with an error.
     #[error("the server answered with error {}: {}", .0.code, .0.message)]
     Server(ErrorReply),
+    /// The client that had a request has answered that it failed: [`Client::request`](super::Client::request).
+    #[error("the request failed: {} ({})", .0.failure.message, .0.failure.code)]
+    Failed(Box<FailedRequest>),
     /// The client already has a subscription to this topic or pattern.
     #[error("this client is already subscribed to {topic}: read that subscription, or end it first")]
     #[non_exhaustive]
@@ -135,6 +138,18 @@ pub enum ClientError {
         /// The server's `max_message_bytes`.
         most: usize,
     },
+}
+
+/// A request that another client has answered with a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FailedRequest {
+    /// Its code and reason.
+    pub failure: Failure,
+    /// The client that answered.
+    pub from: Option<Sender>,
+    /// What it said besides; empty in most cases.
+    pub payload: Payload,
 }
 
 impl ClientError {

@@ -56,6 +56,15 @@ pub enum Event {
         /// The time at which the token expires.
         expires_at: u64,
     },
+    /// The server has made a subscription for this client, because its token or an operator says so. Take it by
+    /// [`Client::subscribe`](super::Client::subscribe) with this topic and without options; until then its newest
+    /// messages wait ([`SubscribeBuilder::queue`](super::SubscribeBuilder::queue), by default). Like others it resumes
+    /// after a reconnect; dropping it declines it, on later connections as well.
+    #[non_exhaustive]
+    Subscribed {
+        /// The topic or pattern.
+        topic: String,
+    },
     /// The server refused a message that was sent without a request for a reply, by [`send`](super::Client::send) or
     /// [`publish_unacknowledged`](super::Client::publish_unacknowledged).
     Error(ErrorReply),
@@ -87,6 +96,9 @@ impl Event {
             ServerMessage::Signal { from, data, timestamp } => Self::Signal { from, data, timestamp },
             ServerMessage::Expiring { expires_at } => Self::Expiring { expires_at },
             ServerMessage::Error(error) => Self::Error(error),
+            ServerMessage::Subscribed(subscribed) if subscribed.by_server => {
+                Self::Subscribed { topic: subscribed.topic }
+            }
             other => Self::Other(other),
         }
     }
@@ -98,6 +110,7 @@ impl Event {
             | Self::Direct { .. }
             | Self::Signal { .. }
             | Self::Expiring { .. }
+            | Self::Subscribed { .. }
             | Self::Error(_)
             | Self::Other(_) => true,
             Self::Missed(_) | Self::Disconnected(_) | Self::Reconnected | Self::Moved | Self::Closed(_) => false,

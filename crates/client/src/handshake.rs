@@ -26,11 +26,13 @@ const CLOSE_FOLLOWS: Duration = Duration::from_secs(2);
 
 impl Link {
     /// The first message of a connection, as a frame.
-    pub(super) fn greeting(options: &ClientBuilder, token: Option<Token>) -> Bytes {
+    pub(super) fn greeting(options: &ClientBuilder, token: Option<Token>, topics: &Topics) -> Bytes {
         let mut handshake = Handshake::new();
         handshake.client_name.clone_from(&options.name);
         handshake.token = token;
         handshake.compression.zstd = options.compression;
+        handshake.requests = options.on_request.is_some();
+        (handshake.resume, handshake.since) = topics.continued();
         let mut frame = BytesMut::new();
         ClientMessage::Handshake(handshake).encode(None, &mut frame);
         frame.freeze()

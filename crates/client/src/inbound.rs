@@ -67,7 +67,7 @@ impl EventSink {
 
 impl Link {
     /// Reads the control lane until it ends.
-    pub(super) async fn read_control(&self, mut reader: LaneReader, sink: &EventSink) -> ReadEnd {
+    pub(super) async fn read_control(self: &Arc<Self>, mut reader: LaneReader, sink: &EventSink) -> ReadEnd {
         loop {
             for _ in 0..TURN_BODIES {
                 match reader.next_body().await {
@@ -170,7 +170,7 @@ impl Link {
     }
 
     /// Handles a message, which may be any on any channel.
-    async fn handle(&self, via: Via, body: Bytes, sink: &EventSink) -> Option<ReadEnd> {
+    async fn handle(self: &Arc<Self>, via: Via, body: Bytes, sink: &EventSink) -> Option<ReadEnd> {
         let Reply { re, message, .. } = match self.parse(body, sink.max_message_bytes) {
             Ok(Some(reply)) => reply,
             Ok(None) => return None,
@@ -191,12 +191,23 @@ impl Link {
         None
     }
 
-    /// Passes an unsolicited message to its subscription, or to the events.
-    pub(super) async fn pass(&self, via: Via, message: ServerMessage, sink: &EventSink) {
+    /// Passes an unsolicited message to its handler or subscription, or to the events.
+    pub(super) async fn pass(self: &Arc<Self>, via: Via, message: ServerMessage, sink: &EventSink) {
+        let message = match message {
+            ServerMessage::Request(called) => return self.topics.handlers.asked(self, *called),
+            ServerMessage::Cancel { request, .. } => return self.end_serving(&request),
+            message => message,
+        };
         if matches!(message, ServerMessage::Expiring { .. }) {
             self.expiring.notify_one();
         }
-        let unclaimed = if self.is_current() { self.topics.deliver(via, message).await } else { Some(message) };
+        if matches!(via, Via::Lane(_)) {
+            self.until_current().await;
+        }
+        let unclaimed = match self.is_current() {
+            true => self.topics.deliver(via, message).await,
+            false => self.keep_early(message),
+        };
         if let Some(message) = unclaimed {
             sink.push_event(self.carrier(), message);
         }

@@ -38,6 +38,7 @@
 //! The client needs a Tokio runtime. [`message`] has the types of the protocol, which docs/PROTOCOL.md in the
 //! repository of this crate specifies.
 
+mod ask;
 mod backoff;
 mod builder;
 mod client;
@@ -55,20 +56,23 @@ mod overlap;
 mod pace;
 mod requests;
 mod second;
+mod serve;
 pub mod tls;
 mod token;
 mod topics;
 
+pub use self::ask::{Answer, RequestBuilder, Target};
 pub use self::builder::ClientBuilder;
 pub use self::client::{Carrier, Client, ConnectionStats};
-pub use self::error::ClientError;
+pub use self::error::{ClientError, FailedRequest};
 pub use self::events::{Event, Events};
 pub use self::lane::Lane;
 pub use self::message::{CloseCode, Payload};
+pub use self::serve::{Asked, Refusal, ServeBuilder, Service};
 pub use self::tls::Trust;
 pub use self::topics::{
-    Consumer, Ended, History, HistoryBuilder, Missed, Presence, PublishBuilder, Published, SubscribeBuilder,
-    Subscription, TopicEvent,
+    Consumer, Ended, History, HistoryBuilder, Members, Missed, Occupancy, Presence, PublishBuilder, Published,
+    SubscribeBuilder, Subscription, TopicEvent,
 };
 pub use quic_websocket_protocol::message;
 

@@ -1,5 +1,7 @@
 //! One connection of a client: dialled, greeted, and read until it ends. A reconnect makes another one.
 
+mod asking;
+
 use std::collections::HashMap;
 use std::future::pending;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +18,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::asking::Asks;
 use super::connection::Connection;
 use super::dial::CLOSE_TIMEOUT;
 use super::inbound::{EventSink, ReadEnd};
@@ -34,6 +37,9 @@ pub(super) const CLOSE_FOLLOWS: Duration = Duration::from_secs(2);
 pub(super) const PROBE_EVERY: Duration = Duration::from_secs(15);
 /// How long the server may be silent after a probe before the connection counts as lost.
 pub(super) const PROBE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Most subscriptions of the server that are remembered while the client moves to another connection.
+const MOST_EARLY: usize = 64;
 
 /// A connection on which the handshake was accepted.
 pub(super) struct Link {
@@ -55,6 +61,12 @@ pub(super) struct Link {
     waiting: Mutex<Option<HashMap<u64, oneshot::Sender<ServerMessage>>>>,
     /// Wakes the task that waits for all replies.
     answered: Notify,
+    /// What the server said of its subscriptions before this connection was current.
+    early: Mutex<Vec<ServerMessage>>,
+    /// The requests to other clients.
+    asks: Asks,
+    /// Stops the handlers of requests of other clients, by request.
+    served: Mutex<HashMap<Box<str>, CancellationToken>>,
     /// Moves a WebSocket's messages, and ends with the link.
     _pump: Option<AbortOnDropHandle<()>>,
 }
@@ -81,6 +93,7 @@ impl Link {
         topics: Arc<Topics>,
         pump: Option<AbortOnDropHandle<()>>,
     ) -> Self {
+        let asks = Asks::new(&greeting);
         Self {
             connection,
             control,
@@ -94,6 +107,9 @@ impl Link {
             next_id: AtomicU64::new(1),
             waiting: Mutex::new(Some(HashMap::new())),
             answered: Notify::new(),
+            early: Mutex::default(),
+            asks,
+            served: Mutex::default(),
             _pump: pump,
         }
     }
@@ -104,8 +120,28 @@ impl Link {
 
     /// Has the subscriptions made on this connection. Call it once the connection before has [`ended`](Self::ended).
     pub(super) fn make_current(&self) {
-        self.topics.connected();
+        let early = std::mem::take(&mut *self.early.lock().unwrap_or_else(PoisonError::into_inner));
+        self.topics.connected(&self.greeting.subscriptions, early);
         self.current.cancel();
+    }
+
+    /// Keeps what the server says of its subscriptions before the client's own are made here. Gives back what is else.
+    pub(super) fn keep_early(&self, message: ServerMessage) -> Option<ServerMessage> {
+        let is_announced = matches!(&message, ServerMessage::Subscribed(subscribed) if subscribed.by_server);
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.ended.is_cancelled() || !is_announced || early.len() >= MOST_EARLY {
+            return Some(message);
+        }
+        early.push(message);
+        None
+    }
+
+    /// Waits until the subscriptions are on this connection, or it has ended.
+    pub(super) async fn until_current(&self) {
+        tokio::select! {
+            () = self.current.cancelled() => {}
+            () = self.ended.cancelled() => {}
+        }
     }
 
     /// Whether the subscriptions are on this connection.
@@ -219,6 +255,7 @@ impl Link {
     pub(super) fn replied(&self, re: &RequestId, message: ServerMessage) {
         // The client sends numbers alone.
         let RequestId::Number(id) = *re else { return };
+        self.read_up_to(id);
         self.pace.replied(id, refused_for(&message));
         // Each connection has its own ids: a subscription's are those of the current one.
         let others = if self.is_current() { self.topics.settle(id, message) } else { Some(message) };
@@ -257,6 +294,8 @@ impl Link {
         }
         self.ended.cancel();
         self.control.give_up();
+        self.asks.end();
+        self.served().drain().for_each(|(_, stop)| stop.cancel());
         self.pace.end();
         // The end of the channels tells the callers.
         self.waiting().take();
@@ -350,6 +389,35 @@ impl Link {
         if let Ok(frame) = self.encode(None, &ClientMessage::Pong) {
             // If it does not fit, the messages that wait are a sign of life as well.
             let _ = self.control.try_send(&frame.into(), Overflow::Refuse);
+        }
+    }
+
+    /// Sends a message whose reply does not matter, if there is room for it. Does not wait.
+    pub(super) fn tell(&self, message: &ClientMessage) {
+        if let Ok(frame) = self.encode(Some(self.next_id()), message) {
+            let _ = self.control.try_send(&frame.into(), Overflow::Refuse);
+        }
+    }
+
+    fn served(&self) -> MutexGuard<'_, HashMap<Box<str>, CancellationToken>> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another client's request has come. What is returned is cancelled when it needs no answer any more.
+    pub(super) fn begin_serving(&self, request: &str) -> CancellationToken {
+        let stop = CancellationToken::new();
+        self.served().insert(request.into(), stop.clone());
+        if self.ended.is_cancelled() {
+            stop.cancel();
+        }
+        stop
+    }
+
+    /// A request needs no answer any more, or has one.
+    pub(super) fn end_serving(&self, request: &str) {
+        let stop = self.served().remove(request);
+        if let Some(stop) = stop {
+            stop.cancel();
         }
     }
 }

@@ -33,7 +33,7 @@ impl Client {
         .await
     }
 
-    /// Sends a request and waits for its reply. A request that exceeds the server's rate (429) is sent again when the
+    /// Sends a message of the protocol and waits for its reply. A request that exceeds the server's rate (429) is sent again when the
     /// server allows it, unless that is later than
     /// [`ClientBuilder::request_timeout`](crate::ClientBuilder::request_timeout).
     ///
@@ -42,7 +42,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Server`] if the server answers with an error; otherwise as [`send`](Self::send). After
     /// [`ClientError::Lost`] and [`ClientError::Timeout`] the request may have been carried out, or not.
-    pub async fn request(&self, message: &ClientMessage) -> Result<ServerMessage, ClientError> {
+    pub async fn call(&self, message: &ClientMessage) -> Result<ServerMessage, ClientError> {
         self.ask(message, false).await
     }
 
@@ -66,9 +66,9 @@ impl Client {
     /// Has the server echo a text, and returns the echo.
     ///
     /// # Errors
-    /// As [`request`](Self::request).
+    /// As [`call`](Self::call).
     pub async fn echo(&self, text: &str) -> Result<String, ClientError> {
-        match self.request(&ClientMessage::Text { content: text.into() }).await? {
+        match self.call(&ClientMessage::Text { content: text.into() }).await? {
             ServerMessage::Text { content, .. } => Ok(content.to_string()),
             other => Err(unexpected("text", &other)),
         }
@@ -77,9 +77,9 @@ impl Client {
     /// Has the server echo bytes, and returns the echo.
     ///
     /// # Errors
-    /// As [`request`](Self::request).
+    /// As [`call`](Self::call).
     pub async fn echo_bytes(&self, bytes: impl Into<Bytes>) -> Result<Bytes, ClientError> {
-        match self.request(&ClientMessage::Binary { attachment: bytes.into() }).await? {
+        match self.call(&ClientMessage::Binary { attachment: bytes.into() }).await? {
             ServerMessage::Binary { payload, .. } => Ok(payload.attachment.unwrap_or_default()),
             other => Err(unexpected("binary", &other)),
         }
@@ -88,34 +88,35 @@ impl Client {
     /// Sends to every connected client, this one included. Returns the number of receivers.
     ///
     /// # Errors
-    /// As [`request`](Self::request).
+    /// As [`call`](Self::call).
     pub async fn broadcast(&self, payload: impl Into<Payload>) -> Result<u64, ClientError> {
-        match self.request(&ClientMessage::Broadcast(payload.into())).await? {
+        match self.call(&ClientMessage::Broadcast(payload.into())).await? {
             ServerMessage::Ok { delivered, .. } => Ok(delivered.unwrap_or(0)),
             other => Err(unexpected("broadcast", &other)),
         }
     }
 
-    /// Sends to one client, or to all of a user's.
+    /// Sends to one client, or to all of a user's. Returns the number of receivers.
     ///
     /// # Errors
-    /// [`ClientError::Server`] with code 404 if no such client is connected; otherwise as [`request`](Self::request).
-    pub async fn direct(&self, to: impl Into<Recipient>, payload: impl Into<Payload>) -> Result<(), ClientError> {
+    /// [`ClientError::Server`] with code 404 if no such client is connected; otherwise as [`call`](Self::call).
+    pub async fn direct(&self, to: impl Into<Recipient>, payload: impl Into<Payload>) -> Result<u64, ClientError> {
         let (to, payload) = (to.into(), payload.into());
-        match self.request(&ClientMessage::Direct { to, payload }).await? {
-            ServerMessage::Ok { .. } => Ok(()),
+        match self.call(&ClientMessage::Direct { to, payload }).await? {
+            // To one client by its id the server does not count.
+            ServerMessage::Ok { delivered, .. } => Ok(delivered.unwrap_or(1)),
             other => Err(unexpected("direct", &other)),
         }
     }
 
-    /// Sends WebRTC signalling, any JSON, to one client, or to all of a user's.
+    /// Sends WebRTC signalling, any JSON, to one client, or to all of a user's. Returns the number of receivers.
     ///
     /// # Errors
     /// [`ClientError::Invalid`] if `data` cannot be written as JSON; otherwise as [`direct`](Self::direct).
-    pub async fn signal(&self, to: impl Into<Recipient>, data: &impl Serialize) -> Result<(), ClientError> {
+    pub async fn signal(&self, to: impl Into<Recipient>, data: &impl Serialize) -> Result<u64, ClientError> {
         let (to, data) = (to.into(), Json::encode(data).map_err(|e| Invalid::field(format!("data: {e}")))?);
-        match self.request(&ClientMessage::Signal { to, data }).await? {
-            ServerMessage::Ok { .. } => Ok(()),
+        match self.call(&ClientMessage::Signal { to, data }).await? {
+            ServerMessage::Ok { delivered, .. } => Ok(delivered.unwrap_or(1)),
             other => Err(unexpected("signal", &other)),
         }
     }
@@ -123,10 +124,10 @@ impl Client {
     /// Sends a ping, and returns the time until the pong.
     ///
     /// # Errors
-    /// As [`request`](Self::request).
+    /// As [`call`](Self::call).
     pub async fn ping(&self) -> Result<Duration, ClientError> {
         let started = Instant::now();
-        match self.request(&ClientMessage::Ping { timestamp: Some(crate::message::now_ms()) }).await? {
+        match self.call(&ClientMessage::Ping { timestamp: Some(crate::message::now_ms()) }).await? {
             ServerMessage::Pong { .. } => Ok(started.elapsed()),
             other => Err(unexpected("ping", &other)),
         }
@@ -135,11 +136,11 @@ impl Client {
     /// Lists all connected clients, ordered by id. Makes a request for each page of 1,000.
     ///
     /// # Errors
-    /// [`ClientError::Unexpected`] if a page does not lead to the next; otherwise as [`request`](Self::request).
+    /// [`ClientError::Unexpected`] if a page does not lead to the next; otherwise as [`call`](Self::call).
     pub async fn list_clients(&self) -> Result<Vec<ClientInfo>, ClientError> {
         let (mut all, mut after) = (Vec::new(), None);
         loop {
-            match self.request(&ClientMessage::ListClients { limit: MAX_PAGE, after }).await? {
+            match self.call(&ClientMessage::ListClients { limit: MAX_PAGE, after }).await? {
                 ServerMessage::ClientList { next, .. } if next.is_some() && next <= after => {
                     return Err(ClientError::Unexpected { asked: "list_clients", got: "a page that leads nowhere" });
                 }
@@ -163,10 +164,10 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Invalid`] if it is not a token; [`ClientError::Server`] with code 401 if the server rejects it,
-    /// with 403 if it is another user's; otherwise as [`request`](Self::request). The current token stays valid then.
+    /// with 403 if it is another user's; otherwise as [`call`](Self::call). The current token stays valid then.
     pub async fn refresh(&self, token: &str) -> Result<Option<u64>, ClientError> {
         let token = Token::new(token.trim())?;
-        match self.request(&ClientMessage::Refresh { token: token.clone() }).await? {
+        match self.call(&ClientMessage::Refresh { token: token.clone() }).await? {
             ServerMessage::Refreshed { expires_at, .. } => {
                 self.shared.tokens.keep(token);
                 Ok(expires_at)

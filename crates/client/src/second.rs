@@ -102,7 +102,12 @@ impl Second {
 
 impl Link {
     /// Reads a second socket until it ends: its messages go to their subscriptions. Returns the reason, for the log.
-    pub(super) async fn serve_second(&self, second: Second, mut reader: LaneReader, sink: &EventSink) -> String {
+    pub(super) async fn serve_second(
+        self: &Arc<Self>,
+        second: Second,
+        mut reader: LaneReader,
+        sink: &EventSink,
+    ) -> String {
         let lane = Via::Lane(second.lane);
         let read = async {
             loop {

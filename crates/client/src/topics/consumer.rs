@@ -73,7 +73,7 @@ impl Consumer {
     /// If the consumer has [`AckMode::UpTo`](crate::message::AckMode::UpTo), all messages before are done as well.
     ///
     /// # Errors
-    /// [`ClientError::Server`] with code 404 if the topic has no such consumer; otherwise as [`Client::request`]. After
+    /// [`ClientError::Server`] with code 404 if the topic has no such consumer; otherwise as [`Client::call`]. After
     /// [`ClientError::Lost`] and [`ClientError::Timeout`] the messages may be delivered again, or not.
     pub async fn ack(&self, messages: impl Into<Offsets>) -> Result<u64, ClientError> {
         self.settle(messages.into(), AckOutcome::Done).await
@@ -115,7 +115,7 @@ impl Consumer {
     }
 
     async fn settle(&self, offsets: Offsets, outcome: AckOutcome) -> Result<u64, ClientError> {
-        match self.client.request(&self.message(offsets, outcome)).await? {
+        match self.client.call(&self.message(offsets, outcome)).await? {
             ServerMessage::Ok { acked, .. } => Ok(acked.unwrap_or(0)),
             other => Err(unexpected("ack", &other)),
         }

@@ -10,11 +10,12 @@ use tokio::sync::oneshot;
 use super::event::{Ended, Missed, TopicEvent};
 use super::queue::{Item, Keep, Queue, Seen};
 use super::routes::{Dispatch, Via};
+use super::subscribe::DEFAULT_QUEUE;
 use crate::ClientError;
 use crate::backoff::Backoff;
 use crate::message::{
     ClientMessage, ClosedBy, DeliveryMode, ErrorCode, ErrorReply, LaneChoice, Position, ServerMessage, Subscribe,
-    Subscribed,
+    Subscribed, TopicPattern,
 };
 
 /// Refusals that may pass: a subscription that was live is tried again.
@@ -44,12 +45,24 @@ struct Recent {
     newest: u64,
 }
 
+/// Who has made a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The application.
+    Client,
+    /// The server, and the application reads it.
+    Server,
+    /// The server, and the application does not read it yet.
+    Unclaimed,
+}
+
 #[derive(Debug)]
 pub(super) struct Entry {
     /// The first request.
     pub(super) request: Subscribe,
     pub(super) queue: Arc<Queue>,
     pub(super) stage: Stage,
+    pub(super) origin: Origin,
     /// The caller that waits for the first answer; `None` once it has come.
     opened: Option<oneshot::Sender<Opened>>,
     /// The last position that was put into the queue, or the first one: nothing up to there is put in again. `None` for
@@ -77,6 +90,7 @@ impl Entry {
             request,
             queue,
             stage: Stage::Wanted,
+            origin: Origin::Client,
             opened: Some(opened),
             seen,
             recent: None,
@@ -86,6 +100,26 @@ impl Entry {
             backoff: Backoff::default(),
             refusal: None,
         }
+    }
+
+    /// One that the server has made, for the application to find.
+    pub(super) fn of_server(topic: TopicPattern) -> Self {
+        let queue = Queue::new(topic.as_str(), DEFAULT_QUEUE, Keep::All);
+        let (opened, _) = oneshot::channel();
+        let request = Subscribe::new(topic);
+        // Until it is announced it is new, with no caller who waits.
+        Self { origin: Origin::Unclaimed, stage: Stage::Asked, ..Self::new(request, queue, opened) }
+    }
+
+    /// The application reads it from now on.
+    pub(super) fn claim(&mut self) -> Arc<Queue> {
+        self.origin = Origin::Server;
+        Arc::clone(&self.queue)
+    }
+
+    /// Whether the server makes it by itself, and has not announced it on this connection.
+    pub(super) fn is_expected(&self) -> bool {
+        self.origin != Origin::Client && self.stage == Stage::Asked
     }
 
     /// Whether it resumes at a position, and its request is about to be sent: it was neither answered nor refused for
@@ -101,6 +135,11 @@ impl Entry {
 
     fn is_datagram(&self) -> bool {
         self.request.delivery == DeliveryMode::Datagram
+    }
+
+    /// Whether it gets what happens to the topic's members.
+    pub(super) fn wants_members(&self) -> bool {
+        self.request.presence || self.request.occupancy
     }
 
     /// The name of its durable consumer, if it has one.
@@ -254,7 +293,7 @@ impl Entry {
     }
 
     /// The position from which to resume; none while recent messages are to come, which would come after all others.
-    fn position(&self) -> Option<Seen> {
+    pub(super) fn position(&self) -> Option<Seen> {
         self.seen.clone().filter(|_| self.recent.is_none() && !self.has_no_position())
     }
 
@@ -286,7 +325,8 @@ impl Entry {
         // The rest of a gap of which a part has been reported.
         let first = first.map(|first| seen.map_or(first, |seen| first.max(seen.offset + 1)));
         let Some(message) = self.waits_again(message) else { return Dispatch::Taken };
-        let waits = matches!(via, Via::Lane(_)) && !self.newest_wins();
+        // Nothing waits for an application that does not read it.
+        let waits = matches!(via, Via::Lane(_)) && !self.newest_wins() && self.origin != Origin::Unclaimed;
         if waits && !self.queue.has_room() {
             return Dispatch::Full(message, Arc::clone(&self.queue));
         }
@@ -300,6 +340,9 @@ impl Entry {
             }),
             ServerMessage::Join { topic, client } => TopicEvent::Join { topic, member: client },
             ServerMessage::Leave { topic, client } => TopicEvent::Leave { topic, member: client },
+            ServerMessage::State { topic, client } => TopicEvent::State { topic, member: client },
+            ServerMessage::Return { topic, client, was } => TopicEvent::Return { topic, member: client, was },
+            ServerMessage::Occupancy { topic, clients, users } => TopicEvent::Occupancy { topic, clients, users },
             other => return Dispatch::Unclaimed(other),
         };
         if let Some(position) = &position {

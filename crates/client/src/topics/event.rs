@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use uuid::Uuid;
+
 use crate::message::{ClosedBy, ErrorReply, Member, TopicMessage};
 
 /// An event of a subscription, in the order of the topic.
@@ -31,6 +33,36 @@ pub enum TopicEvent {
         topic: String,
         /// The client.
         member: Member,
+    },
+    /// The state of a member has changed; only with [`presence`](super::SubscribeBuilder::presence).
+    #[non_exhaustive]
+    State {
+        /// The topic.
+        topic: String,
+        /// The member, with its state.
+        member: Member,
+    },
+    /// A member whose connection was lost is back with another id, without a [`Leave`](Self::Leave) and a
+    /// [`Join`](Self::Join); only with [`presence`](super::SubscribeBuilder::presence).
+    #[non_exhaustive]
+    Return {
+        /// The topic.
+        topic: String,
+        /// The member.
+        member: Member,
+        /// The id that it had.
+        was: Uuid,
+    },
+    /// The number of members has changed; only with [`occupancy`](super::SubscribeBuilder::occupancy), or with
+    /// [`presence`](super::SubscribeBuilder::presence) where the server names no members.
+    #[non_exhaustive]
+    Occupancy {
+        /// The topic.
+        topic: String,
+        /// The number of clients.
+        clients: u64,
+        /// The number of different users among them.
+        users: u64,
     },
     /// The subscription has ended; nothing follows.
     Ended(Ended),
@@ -75,6 +107,10 @@ pub enum Ended {
 }
 
 impl Ended {
+    pub(crate) fn of(reason: &str) -> Self {
+        Self::NotResumed { reason: reason.to_owned() }
+    }
+
     /// The reason, for people.
     pub fn reason(&self) -> &str {
         match self {

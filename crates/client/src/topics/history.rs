@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use crate::client::unexpected;
 use crate::message::{
@@ -37,31 +38,81 @@ impl Client {
         }
     }
 
-    /// Lists the clients that are subscribed to a topic by its name, ordered by id, at most 1,000; and their number.
+    /// Lists the members of a topic: the clients that are subscribed to it by its name, ordered by id, at most 1,000;
+    /// and their number. [`members`](Self::members) lists all.
     ///
     /// # Errors
-    /// [`ClientError::Invalid`] if the topic is out of its bounds; otherwise as [`request`](Self::request).
+    /// [`ClientError::Invalid`] if the topic is out of its bounds; [`ClientError::Server`] with code 404 if presence is
+    /// off for it; otherwise as [`call`](Self::call).
     pub async fn presence(&self, topic: &str) -> Result<Presence, ClientError> {
+        Ok(self.members_page(topic, None, false).await?.0)
+    }
+
+    /// Lists all members of a topic, ordered by id. Makes a request for each page of 1,000.
+    ///
+    /// # Errors
+    /// [`ClientError::Unexpected`] if a page does not lead to the next; otherwise as [`presence`](Self::presence).
+    pub async fn members(&self, topic: &str) -> Result<Vec<Member>, ClientError> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let (page, next) = self.members_page(topic, after, false).await?;
+            if next.is_some() && next <= after {
+                return Err(ClientError::Unexpected { asked: "presence", got: "a page that leads nowhere" });
+            }
+            all.extend(page.clients);
+            after = next;
+            if after.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// The number of a topic's members, without their names.
+    ///
+    /// # Errors
+    /// As [`presence`](Self::presence).
+    pub async fn occupancy(&self, topic: &str) -> Result<Occupancy, ClientError> {
+        let Presence { total, users, .. } = self.members_page(topic, None, true).await?.0;
+        Ok(Occupancy { clients: total, users: users.unwrap_or(0) })
+    }
+
+    async fn members_page(
+        &self,
+        topic: &str,
+        after: Option<Uuid>,
+        counts: bool,
+    ) -> Result<(Presence, Option<Uuid>), ClientError> {
         let topic = TopicName::new(topic)?;
-        let ask = ClientMessage::Presence { topic, limit: MAX_PAGE, after: None, counts: false };
-        match self.request(&ask).await? {
-            ServerMessage::Presence { clients, total, .. } => {
+        match self.ask(&ClientMessage::Presence { topic, limit: MAX_PAGE, after, counts }, true).await? {
+            ServerMessage::Presence { clients, total, users, next, .. } => {
                 let listed = u64::try_from(clients.len()).unwrap_or(u64::MAX);
-                Ok(Presence { clients, total: total.unwrap_or(listed) })
+                Ok((Presence { clients, total: total.unwrap_or(listed), users }, next))
             }
             other => Err(unexpected("presence", &other)),
         }
     }
 }
 
-/// The clients that are subscribed to a topic by its name.
+/// The members of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Presence {
-    /// The clients, ordered by id, at most 1,000.
+    /// The members, ordered by id, at most 1,000.
     pub clients: Vec<Member>,
-    /// The number of clients on the topic.
+    /// The number of members.
     pub total: u64,
+    /// The number of different users among them; `None` from older servers.
+    pub users: Option<u64>,
+}
+
+/// The number of a topic's members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Occupancy {
+    /// The number of clients.
+    pub clients: u64,
+    /// The number of different users among them.
+    pub users: u64,
 }
 
 /// Past messages of a topic: one page, or all.
@@ -140,7 +191,7 @@ impl<'a> HistoryBuilder<'a> {
     /// # Errors
     /// [`ClientError::Invalid`] if the topic is out of its bounds, or the server's answer cannot be decoded;
     /// [`ClientError::Server`] with code 404 from older servers if the topic has no history; otherwise as
-    /// [`Client::request`].
+    /// [`Client::call`].
     pub async fn page(self) -> Result<History, ClientError> {
         let Self { client, topic, since, since_time, limit, reverse } = self;
         one_beginning(since.as_ref(), since_time)?;
@@ -223,7 +274,7 @@ fn leads_to_next_page(since: Option<&Position>, next: &Position, reverse: bool) 
 }
 
 async fn page(client: &Client, ask: ClientMessage) -> Result<History, ClientError> {
-    match client.request(&ask).await? {
+    match client.call(&ask).await? {
         ServerMessage::History { epoch, offset, messages, more, .. } => {
             let messages = messages.into_iter().map(read).collect::<Result<_, _>>()?;
             Ok(History { epoch, offset, messages, more })

@@ -5,6 +5,7 @@ mod consumer;
 mod entry;
 mod event;
 mod history;
+mod members;
 mod publish;
 mod queue;
 mod routes;
@@ -21,20 +22,26 @@ use tokio::sync::{Notify, oneshot};
 pub use self::consumer::Consumer;
 use self::entry::Opened;
 pub use self::event::{Ended, Missed, TopicEvent};
-pub use self::history::{History, HistoryBuilder, Presence};
+pub use self::history::{History, HistoryBuilder, Occupancy, Presence};
+pub use self::members::Members;
 pub use self::publish::{PublishBuilder, Published};
 use self::queue::Queue;
-use self::routes::{Dispatch, Routes};
+use self::routes::{Added, Dispatch, Routes};
 pub(super) use self::routes::{Next, Outgoing, Via, refused_for};
 pub use self::subscribe::SubscribeBuilder;
 pub use self::subscription::Subscription;
 use super::ClientError;
-use crate::message::{ClosedBy, ErrorReply, ServerMessage, Subscribe};
+use crate::message::{ClosedBy, ErrorReply, Json, Position, ServerMessage, Session, Subscribe, TopicName};
+use crate::serve::Handlers;
 
 /// The subscriptions of a client.
 #[derive(Debug, Default)]
 pub(super) struct Topics {
     routes: Mutex<Routes>,
+    /// That of the connection before, while there is none.
+    session: Mutex<Option<Session>>,
+    /// The handlers of requests of other clients.
+    pub(super) handlers: Handlers,
     /// Wakes the sender: there is something to ask the server for.
     requests: Notify,
     /// Wakes the lanes that wait: the subscription of their messages may be known now.
@@ -46,11 +53,16 @@ impl Topics {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a subscription, and returns its number.
-    fn add(&self, request: Subscribe, queue: Arc<Queue>, opened: oneshot::Sender<Opened>) -> Result<u64, ClientError> {
-        let number = self.routes().add(request, queue, opened)?;
+    /// Adds a subscription, or takes one that the server has made.
+    fn add(
+        &self,
+        request: Subscribe,
+        queue: Arc<Queue>,
+        opened: oneshot::Sender<Opened>,
+    ) -> Result<Added, ClientError> {
+        let added = self.routes().add(request, queue, opened)?;
         self.requests.notify_one();
-        Ok(number)
+        Ok(added)
     }
 
     /// Removes a subscription. `reply` is dropped if the server need not be told, or cannot. `forget`: its durable
@@ -61,10 +73,34 @@ impl Topics {
         self.settled.notify_waiters();
     }
 
-    /// A connection begins; every subscription has to be made on it.
-    pub(super) fn connected(&self) {
-        self.routes().connected();
+    /// Sets the state with which a subscription is made again.
+    fn keep_state(&self, number: u64, state: Option<Json>) {
+        self.routes().keep_state(number, state);
+    }
+
+    /// A connection begins; every subscription has to be made on it, but those that the server makes: `announced`, of
+    /// which it has said `early` that they are there.
+    pub(super) fn connected(&self, announced: &[String], early: Vec<ServerMessage>) {
+        let mut routes = self.routes();
+        routes.connected(announced);
+        for message in early {
+            let _ = routes.dispatch(Via::Control, message);
+        }
+        drop(routes);
         self.requests.notify_one();
+        self.settled.notify_waiters();
+    }
+
+    /// The next connection continues this session, if any.
+    pub(super) fn resume(&self, session: Option<&str>) {
+        let session = session.and_then(|secret| Session::new("session", secret).ok());
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = session;
+    }
+
+    /// What the next connection continues: a session, and positions of the subscriptions that the server makes.
+    pub(super) fn continued(&self) -> (Option<Session>, Vec<(TopicName, Position)>) {
+        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (session, self.routes().positions())
     }
 
     /// The connection has ended. Call it after the last [`deliver`](Self::deliver) of that connection.
@@ -132,7 +168,12 @@ impl Topics {
         loop {
             // Created before the check, so that a change in between is not missed.
             let settled = self.settled.notified();
+            let is_news = matches!(message, ServerMessage::Subscribed(_));
             let dispatch = self.routes().dispatch(via, message);
+            if is_news {
+                self.settled.notify_waiters();
+                self.requests.notify_one();
+            }
             match dispatch {
                 Dispatch::Taken => return None,
                 Dispatch::Renewed => {

@@ -2,9 +2,12 @@
 
 use std::future::IntoFuture;
 use std::pin::Pin;
+use std::time::Duration;
 
 use crate::client::unexpected;
-use crate::message::{ClientMessage, IdempotencyKey, Payload, Position, ServerMessage, Stored, TopicName};
+use crate::message::{
+    ClientMessage, IdempotencyKey, Json, MAX_INTEGER, Payload, Position, ServerMessage, Stored, TopicName,
+};
 use crate::{Client, ClientError};
 
 impl Client {
@@ -20,7 +23,7 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub fn publish(&self, topic: impl Into<String>, payload: impl Into<Payload>) -> PublishBuilder<'_> {
-        PublishBuilder { client: self, topic: topic.into(), payload: payload.into(), key: None }
+        PublishBuilder { client: self, topic: topic.into(), payload: payload.into(), key: None, ttl: None }
     }
 
     /// Publishes without an acknowledgement: returns once the connection has accepted the message. If the server
@@ -56,6 +59,7 @@ pub struct PublishBuilder<'a> {
     topic: String,
     payload: Payload,
     key: Option<String>,
+    ttl: Option<Duration>,
 }
 
 impl<'a> PublishBuilder<'a> {
@@ -67,19 +71,41 @@ impl<'a> PublishBuilder<'a> {
         self
     }
 
+    /// Data about the message, for receivers and their filters: a JSON object within the server's bound.
+    ///
+    /// ```no_run
+    /// # async fn f(client: quic_websocket_client::Client) -> Result<(), quic_websocket_client::ClientError> {
+    /// use quic_websocket_client::serde_json::json;
+    ///
+    /// client.publish("metrics.cpu", json!({ "load": 0.25 })).meta(&json!({ "host": "eu-1", "core": 0 })).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn meta(mut self, meta: impl Into<Json>) -> Self {
+        self.payload = self.payload.with_meta(meta);
+        self
+    }
+
+    /// The time after which the message is worth nothing: it is not delivered any more, and in no history. At least a
+    /// millisecond. Default: none.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
     /// Publishes; the same as awaiting it.
     ///
     /// # Errors
     /// [`ClientError::Invalid`] if the topic or the key is out of its bounds; [`ClientError::Server`] with code 403 if
     /// it is not permitted, 503 if slow subscribers block the topic for too long, or if a durable topic cannot store
-    /// it; otherwise as [`Client::request`]. After a 503 of a durable topic, [`ClientError::Lost`] and
+    /// it; otherwise as [`Client::call`]. After a 503 of a durable topic, [`ClientError::Lost`] and
     /// [`ClientError::Timeout`] the message may have been published, or not: with a key it is safe to publish again.
     pub async fn send(self) -> Result<Published, ClientError> {
-        let Self { client, topic, payload, key } = self;
+        let Self { client, topic, payload, key, ttl } = self;
         let topic = TopicName::new(&topic)?;
         let key = key.as_deref().map(IdempotencyKey::new).transpose()?;
         let is_repeatable = key.is_some();
-        let message = ClientMessage::Publish { topic, payload, key, ttl_ms: None };
+        let ttl_ms = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(MAX_INTEGER).clamp(1, MAX_INTEGER));
+        let message = ClientMessage::Publish { topic, payload, key, ttl_ms };
         let reply = client.ask(&message, is_repeatable).await?;
         match reply {
             ServerMessage::Published { epoch, offset, duplicate, stored, .. } => {

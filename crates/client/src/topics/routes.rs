@@ -3,17 +3,20 @@
 
 mod dispatch;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::entry::{Entry, Opened, Stage};
-use super::queue::Queue;
+use super::entry::{Entry, Opened, Origin, Stage};
+use super::queue::{Queue, Seen};
 use crate::ClientError;
 use crate::link::unless_error;
-use crate::message::{ClientMessage, ClosedBy, ErrorCode, ErrorReply, ServerMessage, Subscribe, TopicPattern};
+use crate::message::{
+    ClientMessage, ClosedBy, ErrorCode, ErrorReply, Json, MAX_HANDSHAKE_POSITIONS, Position, ServerMessage, Subscribe,
+    Subscribed, TopicName, TopicPattern,
+};
 
 /// How long after an unsubscribe its messages may still arrive: lanes are not ordered among each other.
 const STRAGGLER_WINDOW: Duration = Duration::from_secs(10);
@@ -62,6 +65,15 @@ pub(crate) enum Next {
     Again(Instant),
 }
 
+/// A subscription that was added.
+#[derive(Debug)]
+pub(super) enum Added {
+    /// The server is asked for it.
+    New(u64),
+    /// The server has made it already.
+    Claimed(u64, Arc<Queue>, Option<Seen>),
+}
+
 /// A subscription that was dropped, and that the server has to end.
 #[derive(Debug)]
 struct Leaving {
@@ -100,44 +112,114 @@ pub(super) struct Routes {
     recently_ended: VecDeque<EndedSubscription>,
     /// The time of the next attempt for subscriptions that the server refused, by number.
     deferred: BTreeMap<u64, Instant>,
+    /// Subscriptions of the server that are to be announced on this connection.
+    announced: HashSet<Box<str>>,
+    /// Subscriptions of the server that the application has dropped.
+    declined: HashSet<Box<str>>,
     next_entry: u64,
     is_connected: bool,
     closed: Option<ClosedBy>,
 }
 
 impl Routes {
-    /// Adds a subscription, and returns its number.
+    /// Adds a subscription, or gives one that the server has made to its reader.
     pub(super) fn add(
         &mut self,
         request: Subscribe,
         queue: Arc<Queue>,
         opened: oneshot::Sender<Opened>,
-    ) -> Result<u64, ClientError> {
+    ) -> Result<Added, ClientError> {
         if let Some(closed) = &self.closed {
             return Err(ClientError::Closed { code: closed.code, reason: closed.reason.clone() });
         }
         let topic = request.topic.clone();
-        if self.by_text.contains_key(topic.as_str()) {
-            return Err(ClientError::AlreadySubscribed { topic: topic.as_str().to_owned() });
+        self.declined.remove(topic.as_str());
+        if let Some(&number) = self.by_text.get(topic.as_str()) {
+            let is_plain = request == Subscribe::new(topic.clone());
+            let entry = self.entries.get_mut(&number).filter(|entry| entry.origin == Origin::Unclaimed);
+            let Some(entry) = entry else {
+                return Err(ClientError::AlreadySubscribed { topic: topic.as_str().to_owned() });
+            };
+            if is_plain {
+                return Ok(Added::Claimed(number, entry.claim(), entry.position()));
+            }
+            // What the application asks for takes its place.
+            self.leave(number, None, false);
+            self.declined.remove(topic.as_str());
         }
+        if self.announced.remove(topic.as_str()) {
+            self.leave_unasked(topic.clone());
+        }
+        let number = self.insert(Entry::new(request, queue, opened));
+        self.wanted.push_back(number);
+        Ok(Added::New(number))
+    }
+
+    fn insert(&mut self, entry: Entry) -> u64 {
         let number = self.next_entry;
         self.next_entry += 1;
+        let topic = &entry.request.topic;
         if topic.is_wildcard() {
             self.patterns.push(number);
         }
         self.by_text.insert(topic.as_str().into(), number);
-        self.entries.insert(number, Entry::new(request, queue, opened));
-        self.wanted.push_back(number);
-        Ok(number)
+        self.entries.insert(number, entry);
+        number
+    }
+
+    /// Has the server end a subscription that it has made.
+    fn leave_unasked(&mut self, topic: TopicPattern) {
+        self.leaving.push_back(Leaving { topic, reply: None, forget: false, due: None });
+    }
+
+    /// The server has made a subscription. True if the application does not know it yet.
+    fn announced(&mut self, subscribed: &Subscribed) -> bool {
+        self.announced.remove(subscribed.topic.as_str());
+        let Ok(topic) = TopicPattern::new(&subscribed.topic) else { return false };
+        if self.declined.contains(topic.as_str()) {
+            self.leave_unasked(topic);
+            return false;
+        }
+        if let Some(number) = self.by_text.get(topic.as_str()) {
+            // The application's own has taken its place, or it was expected.
+            if let Some(entry) = self.entries.get_mut(number).filter(|entry| entry.is_expected()) {
+                entry.answered(subscribed.clone());
+            }
+            return false;
+        }
+        let mut entry = Entry::of_server(topic);
+        entry.answered(subscribed.clone());
+        self.insert(entry);
+        true
+    }
+
+    /// Positions of what the server makes by itself, for the next connection.
+    pub(super) fn positions(&self) -> Vec<(TopicName, Position)> {
+        let known = self.entries.values().filter(|entry| entry.origin != Origin::Client).filter_map(|entry| {
+            let Seen { epoch, offset } = entry.position()?;
+            let topic = TopicName::new(entry.request.topic.as_str()).ok()?;
+            Some((topic, Position { epoch: epoch.as_ref().to_owned(), offset }))
+        });
+        known.take(MAX_HANDSHAKE_POSITIONS).collect()
     }
 
     /// Removes a subscription, and has the server end it. `reply` is dropped if the server does not know it.
     pub(super) fn leave(&mut self, number: u64, reply: Option<oneshot::Sender<ServerMessage>>, forget: bool) {
         let Some(entry) = self.remove(number) else { return };
         entry.queue.abandon();
+        if entry.origin != Origin::Client {
+            self.declined.insert(entry.request.topic.as_str().into());
+        }
         if self.is_connected && matches!(entry.stage, Stage::Asked | Stage::Live) {
             self.remember_ended(&entry);
             self.leaving.push_back(Leaving { topic: entry.request.topic, reply, forget, due: None });
+        }
+    }
+
+    /// Sets the state with which a subscription is made again.
+    pub(super) fn keep_state(&mut self, number: u64, state: Option<Json>) {
+        if let Some(entry) = self.entries.get_mut(&number) {
+            entry.request.state = state;
         }
     }
 
@@ -160,19 +242,47 @@ impl Routes {
         });
     }
 
-    /// A connection begins, on which the server knows no subscription.
-    pub(super) fn connected(&mut self) {
+    /// A connection begins, on which the server knows no subscription, but makes these.
+    pub(super) fn connected(&mut self, announced: &[String]) {
         self.disconnected();
         self.is_connected = true;
+        self.announced = announced.iter().map(|text| text.as_str().into()).collect();
+        self.expect_announced();
         // Topics first: a message that came by a pattern in between would come again when its topic is resumed.
         let topics = self.entries.iter().filter(|(_, entry)| !entry.request.topic.is_wildcard());
-        self.wanted = topics.map(|(number, _)| *number).chain(self.patterns.iter().copied()).collect();
+        let all = topics.map(|(number, _)| *number).chain(self.patterns.iter().copied());
+        let is_wanted = |number: &u64| self.entries.get(number).is_some_and(|entry| !entry.is_expected());
+        self.wanted = all.filter(is_wanted).collect();
+    }
+
+    /// What the server makes by itself is not asked for; what it no longer makes has ended.
+    fn expect_announced(&mut self) {
+        let mut gone = Vec::new();
+        let mut replaced = Vec::new();
+        for (number, entry) in &mut self.entries {
+            let text = entry.request.topic.as_str();
+            match (entry.origin, self.announced.contains(text)) {
+                (Origin::Client, true) => replaced.push(entry.request.topic.clone()),
+                (Origin::Client, false) => {}
+                (_, true) => entry.stage = Stage::Asked,
+                (_, false) => gone.push(*number),
+            }
+        }
+        for topic in replaced {
+            self.announced.remove(topic.as_str());
+            self.leave_unasked(topic);
+        }
+        for entry in gone.into_iter().filter_map(|number| self.remove(number)) {
+            let reason = "the server does not make this subscription any more";
+            entry.end(ErrorReply::new(ErrorCode::Forbidden.number(), reason));
+        }
     }
 
     /// The connection has ended, and with it the server's subscriptions.
     pub(super) fn disconnected(&mut self) {
         self.is_connected = false;
         self.asked.clear();
+        self.announced.clear();
         self.leaving.clear();
         self.unsubscribing.clear();
         self.recently_ended.clear();

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::entry::Opened;
 use super::event::{Ended, Missed, TopicEvent};
 use super::queue::{Keep, Queue};
-use super::routes::{Dispatch, Next, Routes, Via};
+use super::routes::{Added, Dispatch, Next, Routes, Via};
 use crate::ClientError;
 use crate::message::{
     ClientMessage, CloseCode, ClosedBy, DeliveryMode, ErrorReply, Member, Payload, Position, ServerMessage, Subscribe,
@@ -37,7 +37,7 @@ struct Reader {
 impl Scene {
     fn connected() -> Self {
         let mut scene = Self::default();
-        scene.routes.connected();
+        scene.routes.connected(&[]);
         scene
     }
 
@@ -55,7 +55,10 @@ impl Scene {
         let mut request = Subscribe::new(topic);
         change(&mut request);
         let (sender, opened) = oneshot::channel();
-        let number = self.routes.add(request, Arc::clone(&queue), sender).expect("it is new");
+        let number = match self.routes.add(request, Arc::clone(&queue), sender).expect("it is new") {
+            Added::New(number) => number,
+            Added::Claimed(..) => panic!("the server has made it"),
+        };
         Reader { number, queue, opened }
     }
 
@@ -86,7 +89,7 @@ impl Scene {
 
     fn reconnect(&mut self) {
         self.routes.disconnected();
-        self.routes.connected();
+        self.routes.connected(&[]);
     }
 
     /// A message that has to be dealt with.
@@ -105,6 +108,9 @@ impl Reader {
             TopicEvent::Missed(Missed { topic, .. }) => format!("missed of {topic}"),
             TopicEvent::Join { topic, .. } => format!("join {topic}"),
             TopicEvent::Leave { topic, .. } => format!("leave {topic}"),
+            TopicEvent::State { topic, .. } => format!("state {topic}"),
+            TopicEvent::Return { topic, .. } => format!("return {topic}"),
+            TopicEvent::Occupancy { topic, clients, .. } => format!("{clients} on {topic}"),
             TopicEvent::Ended(Ended::ByServer(error)) => format!("ended {}", error.code),
             TopicEvent::Ended(Ended::Closed(closed)) => format!("closed {}", closed.code),
             TopicEvent::Ended(Ended::TakenOver { .. }) => "taken over".into(),
@@ -518,4 +524,66 @@ fn with_latest_no_lane_waits_and_losses_are_not_reported() {
     scene.reconnect();
     scene.answer(pattern_on(Some(1)));
     assert!(reader.events().is_empty());
+}
+
+fn made(topic: &str, offset: u64) -> ServerMessage {
+    let mut made = Subscribed::new(topic);
+    (made.epoch, made.offset, made.by_server) = (Some("e".into()), Some(offset), true);
+    ServerMessage::Subscribed(made)
+}
+
+#[test]
+fn the_servers_subscriptions_are_found_resumed_and_declined() {
+    let mut scene = Scene::default();
+    let announced = ["news".to_owned()];
+    scene.routes.connected(&announced);
+    assert!(matches!(scene.routes.dispatch(Via::Control, made("news", 3)), Dispatch::Unclaimed(_)), "it is news");
+    scene.take(Via::Control, "news", 4);
+    let queue = Queue::new("news", 100, Keep::All);
+    let (sender, _opened) = oneshot::channel();
+    let request = Subscribe::new(TopicPattern::new("news").expect("a topic"));
+    let number = match scene.routes.add(request, queue, sender).expect("it is there") {
+        Added::Claimed(number, queue, Some(seen)) => {
+            assert_eq!((seen.offset, queue.try_next().is_some()), (4, true));
+            number
+        }
+        other => panic!("{other:?}"),
+    };
+    assert!(scene.order().is_none(), "nothing is asked for");
+    let positions = scene.routes.positions();
+    assert_eq!(positions.first().map(|(topic, at)| (topic.as_str(), at.offset)), Some(("news", 4)));
+    scene.routes.disconnected();
+    scene.routes.connected(&announced);
+    assert!(scene.order().is_none(), "the server makes it again");
+    assert!(matches!(scene.routes.dispatch(Via::Control, made("news", 9)), Dispatch::Taken));
+    scene.take(Via::Control, "news", 10);
+    // Dropped, it is declined on this connection and the next.
+    scene.routes.leave(number, None, false);
+    assert!(matches!(scene.order(), Some((_, ClientMessage::Unsubscribe { .. }))));
+    scene.routes.disconnected();
+    scene.routes.connected(&announced);
+    assert!(matches!(scene.routes.dispatch(Via::Control, made("news", 11)), Dispatch::Taken));
+    assert!(matches!(scene.order(), Some((_, ClientMessage::Unsubscribe { .. }))));
+    // Asked for again, it is the client's own.
+    scene.add("news");
+    assert!(matches!(scene.order(), Some((_, ClientMessage::Subscribe(_)))));
+    scene.routes.disconnected();
+    scene.routes.connected(&announced);
+    assert!(matches!(scene.order(), Some((_, ClientMessage::Unsubscribe { .. }))), "it takes the server's place");
+    assert!(matches!(scene.routes.dispatch(Via::Control, made("news", 11)), Dispatch::Taken));
+    assert!(matches!(scene.order(), Some((_, ClientMessage::Subscribe(_)))));
+}
+
+#[test]
+fn a_subscription_that_the_server_no_longer_makes_has_ended() {
+    let mut scene = Scene::default();
+    scene.routes.connected(&["news".to_owned()]);
+    assert!(matches!(scene.routes.dispatch(Via::Control, made("news", 3)), Dispatch::Unclaimed(_)));
+    let queue = Queue::new("news", 100, Keep::All);
+    let (sender, _opened) = oneshot::channel();
+    let request = Subscribe::new(TopicPattern::new("news").expect("a topic"));
+    let Ok(Added::Claimed(_, queue, _)) = scene.routes.add(request, queue, sender) else { panic!("it is there") };
+    scene.reconnect();
+    let ended = queue.try_next().map(|item| item.event);
+    assert!(matches!(ended, Some(TopicEvent::Ended(Ended::ByServer(error))) if error.code == 403));
 }

@@ -8,15 +8,16 @@ use tokio::sync::oneshot;
 
 use super::consumer::Consumer;
 use super::queue::{Keep, Queue};
+use super::routes::Added;
 use super::subscription::Subscription;
 use crate::message::{
-    AckMode, ConsumerFields, ConsumerName, ConsumerRequest, DeliveryMode, Invalid, LaneChoice, MAX_IN_FLIGHT, Position,
-    Subscribe, TopicName, TopicPattern,
+    AckMode, ConsumerFields, ConsumerName, ConsumerRequest, DeliveryMode, Invalid, Json, LaneChoice, MAX_IN_FLIGHT,
+    Position, Subscribe, TopicName, TopicPattern,
 };
 use crate::{Client, ClientError};
 
 /// Default for the most events of one subscription that wait.
-const DEFAULT_QUEUE: usize = 1024;
+pub(super) const DEFAULT_QUEUE: usize = 1024;
 
 impl Client {
     /// Subscribes to a topic, such as `chat.lobby`, or to all topics that match a pattern: `*` stands for one level, a
@@ -49,6 +50,12 @@ impl Client {
             since_time: None,
             recent: None,
             presence: false,
+            occupancy: false,
+            state: None,
+            requests: false,
+            max_rate: None,
+            echo: true,
+            filter: None,
             delivery: DeliveryMode::Stream,
             lane: LaneChoice::Own,
             queue: DEFAULT_QUEUE,
@@ -69,6 +76,12 @@ pub struct SubscribeBuilder<'a> {
     since_time: Option<u64>,
     recent: Option<u64>,
     presence: bool,
+    occupancy: bool,
+    state: Option<Json>,
+    requests: bool,
+    max_rate: Option<u64>,
+    echo: bool,
+    filter: Option<Json>,
     delivery: DeliveryMode,
     lane: LaneChoice,
     queue: usize,
@@ -179,10 +192,61 @@ impl<'a> SubscribeBuilder<'a> {
         self
     }
 
-    /// Whether to report clients that come to the topic and leave it. [`Client::presence`] lists those that are there
-    /// already; ask again after a reconnect. Default: no.
+    /// Whether to report members that come to the topic, change their state, and leave it. [`Client::members`] lists
+    /// those that are there already, and [`Members`](crate::Members) keeps both together. Default: no.
     pub fn presence(mut self, presence: bool) -> Self {
         self.presence = presence;
+        self
+    }
+
+    /// Reports the number of members when it changes, and no names: for topics with very many. Not together with
+    /// [`presence`](Self::presence).
+    pub fn occupancy(mut self) -> Self {
+        self.occupancy = true;
+        self
+    }
+
+    /// This client's first state on the topic, for the other members: any JSON value of at most 1 KiB (by default).
+    /// [`Subscription::set_state`] changes it. Not for patterns.
+    pub fn state(mut self, state: impl Into<Json>) -> Self {
+        self.state = Some(state.into());
+        self
+    }
+
+    /// Most messages per second of each topic, from 1 to 1,000: of those that come in one interval, the newest. What is
+    /// left out is not reported. Not with [`durable`](Self::durable) and [`share`](Self::share).
+    ///
+    /// ```no_run
+    /// # async fn f(client: quic_websocket_client::Client) -> Result<(), quic_websocket_client::ClientError> {
+    /// use quic_websocket_client::serde_json::json;
+    ///
+    /// let filter = json!({ "host": { "prefix": "eu-" }, "core": 0 });
+    /// let load = client.subscribe("metrics.cpu").max_rate(2).filter(&filter).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn max_rate(mut self, per_second: u64) -> Self {
+        self.max_rate = Some(per_second);
+        self
+    }
+
+    /// Whether the client gets what it publishes itself. Not `false` with [`durable`](Self::durable) and
+    /// [`share`](Self::share). Default: yes.
+    pub fn echo(mut self, echo: bool) -> Self {
+        self.echo = echo;
+        self
+    }
+
+    /// Only messages whose [`meta`](crate::Payload::meta) has all fields of this object, at most 8: an equal text, number or
+    /// boolean, or with `{"prefix": text}` a text that begins so. What is left out is not reported. Not with
+    /// [`durable`](Self::durable) and [`share`](Self::share).
+    pub fn filter(mut self, conditions: impl Into<Json>) -> Self {
+        self.filter = Some(conditions.into());
+        self
+    }
+
+    /// Gets requests to the topic.
+    pub(crate) fn requests(mut self) -> Self {
+        self.requests = true;
         self
     }
 
@@ -254,6 +318,15 @@ impl<'a> SubscribeBuilder<'a> {
         request.delivery = self.delivery;
         request.lane = self.lane;
         request.presence = self.presence;
+        request.occupancy = self.occupancy;
+        request.state = self.state;
+        request.requests = self.requests;
+        request.max_rate = self.max_rate;
+        request.echo = self.echo;
+        request.filter = self.filter;
+        if self.presence && self.occupancy {
+            return Err(Invalid::field("occupancy: not together with presence, which tells more").into());
+        }
         let durable = self.durable.as_deref().map(ConsumerName::new).transpose()?;
         request.consumer = ConsumerFields { durable, ..self.consumer }.check()?;
         request.check()?;
@@ -273,7 +346,14 @@ impl<'a> SubscribeBuilder<'a> {
         let capacity = self.queue.max(usize::try_from(least).unwrap_or(usize::MAX));
         let queue = Queue::new(request.topic.as_str(), capacity, self.keep);
         let (opened, answer) = oneshot::channel();
-        let number = self.client.shared.topics.add(request, queue.clone(), opened)?;
+        let number = match self.client.shared.topics.add(request, queue.clone(), opened)? {
+            Added::New(number) => number,
+            Added::Claimed(number, queue, position) => {
+                let mut subscription = Subscription::new(self.client.clone(), number, self.topic, queue, None);
+                subscription.begin_at(position);
+                return Ok(subscription);
+            }
+        };
         // From here on, dropping it unsubscribes.
         let mut subscription = Subscription::new(self.client.clone(), number, self.topic, queue, consumer);
         let topics = &self.client.shared.topics;

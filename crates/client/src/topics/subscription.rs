@@ -12,7 +12,7 @@ use super::consumer::Consumer;
 use super::event::TopicEvent;
 use super::queue::{Item, Queue, Seen};
 use crate::client::unexpected;
-use crate::message::{Invalid, Offsets, Position, ServerMessage};
+use crate::message::{ClientMessage, Invalid, Json, Offsets, Position, ServerMessage, TopicName};
 use crate::{Client, ClientError};
 
 /// The messages of a topic, or of all topics that match a pattern; made by [`Client::subscribe`]. Read it by
@@ -98,6 +98,21 @@ impl Subscription {
     /// The topic or pattern that was subscribed to.
     pub fn topic(&self) -> &str {
         &self.topic
+    }
+
+    /// Sets this client's state on the topic, for the other members: any JSON value of at most 1 KiB (by default), `None`
+    /// for none. It is set again after a reconnect.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] for a pattern, whose subscribers are no members; [`ClientError::Server`] with code 404
+    /// if presence is off for the topic; otherwise as [`Client::call`].
+    pub async fn set_state(&self, state: Option<Json>) -> Result<(), ClientError> {
+        let topic = TopicName::new(&self.topic)?;
+        self.client.shared.topics.keep_state(self.number, state.clone());
+        match self.client.ask(&ClientMessage::State { topic, state }, true).await? {
+            ServerMessage::Ok { .. } => Ok(()),
+            other => Err(unexpected("state", &other)),
+        }
     }
 
     /// The durable consumer that the messages come from; clone it to acknowledge in other tasks. `None` without

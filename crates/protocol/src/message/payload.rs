@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use serde::de::DeserializeOwned;
 
 use super::Json;
 
@@ -38,6 +39,14 @@ impl Payload {
     /// The text, if there is one.
     pub fn as_text(&self) -> Option<&str> {
         self.content.as_deref()
+    }
+
+    /// Its JSON value, decoded, if there is one.
+    ///
+    /// # Errors
+    /// If the value does not have the shape of `T`.
+    pub fn data<T: DeserializeOwned>(&self) -> serde_json::Result<Option<T>> {
+        self.data.as_ref().map(Json::decode).transpose()
     }
 
     /// Bytes of its text, values and attachment.
@@ -135,5 +144,8 @@ mod tests {
         assert_eq!((Payload::from("x").as_text(), Payload::from(vec![1]).as_text()), (Some("x"), None));
         let value = Payload::from(serde_json::json!({ "a": 1 })).with_meta(&serde_json::json!({}));
         assert_eq!((value.data.as_ref().map(Json::as_str), value.len(), value.as_text()), (Some("{\"a\":1}"), 9, None));
+        let decoded: Option<std::collections::HashMap<String, u8>> = value.data().expect("an object");
+        assert_eq!(decoded.and_then(|object| object.get("a").copied()), Some(1));
+        assert!(value.data::<Vec<u8>>().is_err() && Payload::text("x").data::<u8>().expect("none").is_none());
     }
 }

@@ -6,6 +6,7 @@ mod wire;
 use std::borrow::Cow;
 
 use bytestring::ByteString;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -505,6 +506,14 @@ impl TopicMessage {
     /// The text of its payload, if there is one.
     pub fn text(&self) -> Option<&str> {
         self.payload.as_text()
+    }
+
+    /// The JSON value of its payload, decoded, if there is one.
+    ///
+    /// # Errors
+    /// If the value does not have the shape of `T`.
+    pub fn data<T: DeserializeOwned>(&self) -> serde_json::Result<Option<T>> {
+        self.payload.data()
     }
 }
 

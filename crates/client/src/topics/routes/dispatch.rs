@@ -30,10 +30,15 @@ impl Routes {
             }
             ServerMessage::Message(message) => self.find(via, &message.topic, Kind::Message),
             ServerMessage::Gap { topic, .. } => self.find(via, topic, Kind::Gap),
-            ServerMessage::Join { topic, .. } | ServerMessage::Leave { topic, .. } => {
-                self.find(via, topic, Kind::Presence)
-            }
+            ServerMessage::Join { topic, .. }
+            | ServerMessage::Leave { topic, .. }
+            | ServerMessage::State { topic, .. }
+            | ServerMessage::Return { topic, .. }
+            | ServerMessage::Occupancy { topic, .. } => self.find(via, topic, Kind::Presence),
             ServerMessage::Unsubscribed { .. } => return self.ended(message),
+            ServerMessage::Subscribed(subscribed) if subscribed.by_server => {
+                return if self.announced(subscribed) { Dispatch::Unclaimed(message) } else { Dispatch::Taken };
+            }
             _ => return Dispatch::Unclaimed(message),
         };
         match found {
@@ -93,7 +98,7 @@ impl Routes {
             let of_patterns = self.patterns.iter().filter_map(|number| Some((*number, self.entries.get(number)?)));
             exact.into_iter().chain(of_patterns.filter(|(_, entry)| entry.request.topic.matches(topic)))
         };
-        let live = |entry: &Entry| entry.stage == Stage::Live && (entry.request.presence || !of_presence);
+        let live = |entry: &Entry| entry.stage == Stage::Live && (entry.wants_members() || !of_presence);
         // On the control lane the answer comes first, so there is nothing to wait for.
         let awaited = |entry: &Entry| via != Via::Control && entry.stage == Stage::Asked;
         if let Some((number, entry)) = exact {
