@@ -80,15 +80,16 @@ pub(crate) struct Caller {
     identity: watch::Sender<Arc<Identity>>,
     /// The client as one that answers requests, once it does.
     responder: OnceLock<Arc<Responder>>,
-    /// Whether it has sent a request to another client.
+    /// Whether it has sent a request to another client, and whether it leaves, and sends no more.
     has_asked: AtomicBool,
+    has_left: AtomicBool,
 }
 
 impl Caller {
     pub(crate) fn new(client: Arc<Client>, allowance: Allowance, identity: Identity) -> Self {
         let (identity, responder) = (watch::Sender::new(Arc::new(identity)), OnceLock::new());
-        let has_asked = AtomicBool::new(false);
-        Self { client, allowance, identity, responder, has_asked }
+        let (has_asked, has_left) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { client, allowance, identity, responder, has_asked, has_left }
     }
 
     /// The current identity; `refresh` may change it.

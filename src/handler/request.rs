@@ -58,8 +58,7 @@ pub(super) async fn wait(
     id: Option<&RequestId>,
 ) -> Option<ServerMessage> {
     match exchange {
-        Exchange::Call(call, lane) => {
-            let mut lane = lane;
+        Exchange::Call(call, mut lane) => {
             let Opened { number, responder, lane } = loop {
                 match open(context, by, &call, lane, id) {
                     Ok(opened) => break opened,
@@ -162,6 +161,9 @@ fn open(context: &Context, by: &Caller, call: &Call, lane: OnLane, id: Option<&R
         let refused = ErrorReply::new(ErrorCode::BadRequest, "id: required here");
         return Err(NotOpen::Refused(refused));
     };
+    if by.has_left.load(Ordering::Relaxed) {
+        return Err(NotOpen::Refused(Unanswered::Closing.into()));
+    }
     by.has_asked.store(true, Ordering::Relaxed);
     let requester = Requester { client: Arc::clone(&by.client.outbound), worker: by.client.worker, lane };
     let timeout_ms = call.timeout_ms.unwrap_or(DEFAULT_REQUEST_TIMEOUT_MS);
@@ -282,8 +284,10 @@ pub(crate) async fn serve_requests(context: &Context, worker: usize) {
     }
 }
 
-/// Ends the open requests of a client that leaves; it is told if `is_told`.
+/// Ends the open requests of a client that leaves, and opens no more; it is told if `is_told`. Called on its worker's
+/// thread, on which its requests are opened, so none comes in between.
 pub(crate) fn leave(context: &Context, by: &Caller, is_told: bool) {
+    by.has_left.store(true, Ordering::Relaxed);
     if !by.has_asked.load(Ordering::Relaxed) {
         return;
     }
