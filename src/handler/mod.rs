@@ -109,7 +109,7 @@ pub(crate) enum Outcome {
     /// Answered, or needs no answer.
     Done,
     /// Has to wait.
-    Deferred(Deferred),
+    Deferred(Box<Deferred>),
     /// The client asked to close the connection.
     Leave(Close),
 }
@@ -232,7 +232,7 @@ pub(crate) fn answer(
         }
         return Outcome::Done;
     }
-    Outcome::Deferred(Deferred::Work(Requested { id, identity: by.identity(), operation: work }))
+    Outcome::Deferred(Box::new(Deferred::Work(Requested { id, identity: by.identity(), operation: work })))
 }
 
 fn answer_page(context: &Context, by: &Caller, id: Option<RequestId>, page: Page, replies: &mut Replies) -> Outcome {
@@ -246,7 +246,7 @@ fn answer_page(context: &Context, by: &Caller, id: Option<RequestId>, page: Page
         put_page(by, id.as_ref(), &made, replies);
         return Outcome::Done;
     }
-    Outcome::Deferred(Deferred::Page(Requested { id, identity: by.identity(), operation: page }))
+    Outcome::Deferred(Box::new(Deferred::Page(Requested { id, identity: by.identity(), operation: page })))
 }
 
 fn put_page(by: &Caller, re: Option<&RequestId>, made: &ServerMessage, replies: &mut Replies) {

@@ -109,12 +109,12 @@ pub(super) fn within_limits(session: &Session) -> Result<(), End> {
 /// Executes a deferred request. Its reply goes into `replies`, or is returned if it is pending.
 pub(super) async fn execute(
     session: &Session,
-    deferred: Deferred,
+    deferred: Box<Deferred>,
     replies: &mut Replies,
     writer: &LaneWriter,
     on_control: bool,
 ) -> Option<Pending> {
-    let work = match deferred {
+    let work = match *deferred {
         Deferred::Work(work) => work,
         Deferred::Page(page) => {
             Box::pin(make_page(session, page, replies, writer)).await;
