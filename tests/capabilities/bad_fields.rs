@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 const TO: &str = r#""eab95712-f81a-4916-a1a4-ee1bdbd0d292""#;
 
 /// A valid request of each type, its values as JSON text. The id of each is `"i"`.
-const REQUESTS: [(&str, &[(&str, &str)]); 13] = [
+const REQUESTS: [(&str, &[(&str, &str)]); 16] = [
     ("text", &[("content", r#""c""#)]),
     ("broadcast", &[("content", r#""c""#)]),
     ("direct", &[("to", TO), ("content", r#""c""#)]),
@@ -37,6 +37,9 @@ const REQUESTS: [(&str, &[(&str, &str)]); 13] = [
     ("publish", &[("topic", r#""a""#), ("content", r#""c""#), ("key", r#""k""#)]),
     ("history", &[("topic", r#""a""#), ("since", r#"{"epoch":"e","offset":1}"#), ("limit", "1"), ("reverse", "true")]),
     ("presence", &[("topic", r#""a""#)]),
+    ("request", &[("topic", r#""a""#), ("content", r#""c""#), ("timeout_ms", "100")]),
+    ("reply", &[("request", r#""1""#), ("content", r#""c""#)]),
+    ("cancel", &[("re", "1")]),
     ("close", &[("code", "1000"), ("reason", r#""r""#)]),
 ];
 
@@ -111,6 +114,13 @@ const WRONG: [(&str, &str, &[&[&str]]); 49] = [
     ("history", "limit", &[NO_INTEGER, &["0", "1001"]]),
     ("history", "reverse", &[NO_BOOLEAN]),
     ("presence", "topic", &[&[ABSENT, "null"], NO_STRING, NO_PATTERN, NO_TOPIC]),
+    ("request", "id", &[&[ABSENT, "null"]]),
+    ("request", "topic", &[&[ABSENT, "null"], NO_STRING, NO_PATTERN, NO_TOPIC]),
+    ("request", "content", &[&[ABSENT, "null"], NO_STRING]),
+    ("request", "timeout_ms", &[NO_INTEGER, &["0", "99", "300001"]]),
+    ("reply", "request", &[&[ABSENT, "null", r#""""#], NO_STRING]),
+    ("reply", "content", &[&[ABSENT, "null"], NO_STRING]),
+    ("cancel", "re", &[&[ABSENT, "null", r#""""#, "true", "[]", "-1", "1.5"]]),
     ("close", "code", &[NO_INTEGER, &["0", "999", "1004", "1005", "1006", "1015", "2999", "5000", "66536"]]),
     ("close", "reason", &[NO_STRING]),
     ("text", "id", &[&[r#""""#, "true", "[]", "{}", "-1", "1.5", "9007199254740992"]]),
