@@ -74,7 +74,7 @@ const NO_POSITION: &[&str] = &[
 ];
 
 /// Invalid values, by request and field.
-const WRONG: [(&str, &str, &[&[&str]]); 49] = [
+const WRONG: [(&str, &str, &[&[&str]]); 56] = [
     ("text", "content", &[&[ABSENT, "null"], NO_STRING]),
     ("broadcast", "content", &[&[ABSENT, "null"], NO_STRING]),
     ("direct", "to", &[&[ABSENT, "null"], NO_STRING, NO_CLIENT_ID]),
