@@ -42,8 +42,8 @@ impl Target {
     }
 }
 
-/// Disconnects clients. Returns the number of those that were connected.
-pub(crate) async fn disconnect(context: &Context, target: &Target, close: Close) -> usize {
+/// Disconnects clients. Returns the number of those that were connected; `None` if none was.
+pub(crate) async fn disconnect(context: &Context, target: &Target, close: Close) -> Option<usize> {
     let (code, reason) = (close.code(), Printable::excerpt(close.reason()));
     let mut disconnected = 0;
     for client in target.clients(context) {
@@ -51,12 +51,12 @@ pub(crate) async fn disconnect(context: &Context, target: &Target, close: Close)
         let closed = ClosedBy::new(code, close.reason());
         disconnected += usize::from(context.registry.end(client, closed).await);
     }
-    disconnected
+    (disconnected > 0).then_some(disconnected)
 }
 
-/// Subscribes clients to a topic or pattern, whatever their permissions are. Returns the number of those that were
-/// connected and could be told.
-pub(crate) fn subscribe(context: &Context, target: &Target, topic: &TopicPattern) -> usize {
+/// Subscribes clients to a topic or pattern, whatever their permissions are. Returns the number of those that will get
+/// to it, which is 0 if too much waits for them already; `None` if none is connected.
+pub(crate) fn subscribe(context: &Context, target: &Target, topic: &TopicPattern) -> Option<usize> {
     order(context, target, |client| {
         info!(client = %client, topic = topic.as_str(), "The operator subscribes {client} to {}", topic.as_str());
         Order::Subscribe(Box::new(Subscribe::new(topic.clone())), Maker::Operator)
@@ -64,14 +64,15 @@ pub(crate) fn subscribe(context: &Context, target: &Target, topic: &TopicPattern
 }
 
 /// Ends a subscription of clients, whoever made it. Returns as [`subscribe`] does.
-pub(crate) fn unsubscribe(context: &Context, target: &Target, topic: &TopicPattern, reason: &str) -> usize {
+pub(crate) fn unsubscribe(context: &Context, target: &Target, topic: &TopicPattern, reason: &str) -> Option<usize> {
     order(context, target, |client| {
         info!(client = %client, topic = topic.as_str(), "The operator unsubscribes {client} from {}", topic.as_str());
         Order::Unsubscribe(topic.clone(), reason.to_owned())
     })
 }
 
-fn order(context: &Context, target: &Target, order: impl Fn(Uuid) -> Order) -> usize {
-    let clients = target.clients(context).into_iter();
-    clients.filter_map(|id| context.registry.outbound(id)).filter(|client| client.order(order(client.id))).count()
+fn order(context: &Context, target: &Target, order: impl Fn(Uuid) -> Order) -> Option<usize> {
+    let clients = target.clients(context).into_iter().filter_map(|id| context.registry.outbound(id));
+    let told: Vec<bool> = clients.map(|client| client.order(order(client.id))).collect();
+    (!told.is_empty()).then(|| told.into_iter().filter(|is_told| *is_told).count())
 }

@@ -54,7 +54,14 @@ async fn a_revoked_token_ends_its_connections_at_once_and_is_refused() {
         let why = own.control.expect_error(401).await;
         assert!(why.contains("it was revoked"), "{why}");
         own.control.lives("a client whose refresh was refused").await;
+        let shown = admin::bearer(&token(json!({"jti": "stolen", "signal": true})));
+        let ice_servers = async || {
+            let headers = ["host: localhost", &shown];
+            admin::send(admin::plain(&server).await, "GET /ice-servers", &headers, "").await.status
+        };
+        assert_eq!(ice_servers().await, 401);
         change(&server, "/api/unrevoke", json!({"jti": "stolen"})).await;
+        assert_eq!(ice_servers().await, 200);
         bearer(over, &server, stolen).await;
         server.stop().await;
     }

@@ -113,9 +113,14 @@ fn target(client: Option<Uuid>, user: Option<String>) -> Result<Target, Refusal>
 }
 
 /// The response: the number of clients that an action reached, or that there is none.
-fn reached(target: &Target, clients: usize) -> Result<Json<Value>, Refusal> {
-    if clients > 0 {
-        return Ok(Json(json!({ "clients": clients })));
+fn reached(target: &Target, clients: Option<usize>) -> Result<Json<Value>, Refusal> {
+    match clients {
+        Some(0) => {
+            let why = "too many changes of this client's subscriptions wait already; try again later";
+            return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why));
+        }
+        Some(clients) => return Ok(Json(json!({ "clients": clients }))),
+        None => {}
     }
     let why = match target {
         Target::Client(client) => format!("client: no client {client} is connected; see the list in /api/stats"),
