@@ -202,7 +202,7 @@ async fn without_a_token_no_request_is_served_at_the_clients_addresses_not_even_
         .await;
         assert_eq!(server.admin_token, None);
         let json = "content-type: application/json";
-        for (route, body, served) in ROUTES {
+        for (route, body, _) in ROUTES {
             // As nginx forwards requests, by default and with a Host chosen by the client.
             for host in ["host: localhost", "host: 127.0.0.1:8080", "host: quic.example"] {
                 for shown in ["x-nothing: 1", &bearer(TOKEN), "authorization: Bearer"] {
