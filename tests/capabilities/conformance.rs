@@ -285,7 +285,7 @@ impl<'a> Scene<'a> {
     async fn leave(&mut self, name: &str) {
         let before = self.server.status.clients();
         let player = self.players.remove(name).expect("it is connected");
-        player.party.vanish();
+        player.party.lose();
         drop((player.requests, player.topics));
         until("its end at the server", || self.server.status.clients() < before).await;
     }

@@ -164,6 +164,53 @@ async fn subscriptions_of_the_server_begin_once_the_client_is_confirmed() {
 }
 
 #[tokio::test]
+async fn a_client_that_resumes_its_session_in_early_data_is_back_once_it_is_confirmed() {
+    for state in [None, Some(json!("new"))] {
+        let server = TestServer::start_with(|config| {
+            allowing(config);
+            config.topics = vec![toml::from_str("pattern = 'room'\npresence_grace_ms = 600000").expect("a rule")];
+        })
+        .await;
+        let tap = Tap::start(server.addr).await;
+        let endpoint = server.endpoint();
+        let mut witness = witness(&server).await;
+        let mut ada = server.stranger().await;
+        let session = ada.handshake("Ada").await["session"].clone();
+        ada.control.say(json!({"type": "subscribe", "topic": "room", "state": "old"})).await;
+        assert_eq!(witness.control.expect("join").await["client"]["id"], ada.id);
+        let was = ada.id.clone();
+        ada.connection.close(0_u32.into(), b"");
+        assert_eq!(witness.control.expect("state").await["client"]["away"], true);
+
+        let mut hello = handshake("Ada");
+        hello["resume"] = session;
+        let mut wanted = subscribe("room");
+        wanted["state"] = json!(state);
+        let (mut ada, accepted) = early(&endpoint, &tap, &[hello, wanted]).await;
+        tap.pass().await;
+        ada.control.expect("handshake_response").await;
+        // A copy of its packets must not be able to show anything, so that waits.
+        if state.is_none() {
+            ada.control.expect("subscribed").await;
+        }
+        witness.control.say(json!({"type": "presence", "topic": "room"})).await;
+        let members = witness.control.expect("presence").await;
+        let listed = members["clients"].as_array().expect("a list").iter().find(|member| member["id"] == was);
+        assert_eq!(listed.expect("it is still away")["away"], true);
+
+        tap.open().await;
+        assert!(soon("the confirmation", accepted).await, "the early data was taken");
+        let back = witness.control.expect("return").await;
+        assert_eq!((&back["was"], &back["client"]["name"]), (&json!(was), &json!("Ada")));
+        assert_eq!(back["client"]["state"], state.clone().unwrap_or(json!("old")));
+        if state.is_some() {
+            ada.control.expect("subscribed").await;
+        }
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_datagram_in_early_data_waits() {
     let server = TestServer::start_with(allowing).await;
     let tap = Tap::start(server.addr).await;
