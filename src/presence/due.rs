@@ -27,7 +27,7 @@ pub(super) struct Due {
 #[derive(Debug)]
 pub(super) enum Item {
     /// A lost connection has had its time.
-    Grace(u64, Arc<Member>),
+    Grace(Arc<Member>),
     /// The next change of an entry may be told.
     Cooled(Uuid),
     /// A change of an entry may be told.
@@ -48,8 +48,8 @@ impl Due {
 
     /// One that is due.
     pub(super) fn take(&mut self, now: u64) -> Option<Item> {
-        if let Some((until, who)) = pop_due(&mut self.graces, now) {
-            return Some(Item::Grace(until, who));
+        if let Some((_, who)) = pop_due(&mut self.graces, now) {
+            return Some(Item::Grace(who));
         }
         if let Some((_, key)) = pop_due(&mut self.cooling, now) {
             return Some(Item::Cooled(key));

@@ -37,8 +37,8 @@ struct Shown {
     state: Option<Json>,
     /// Which of all states that were set is the connection's; 0 if it has set none.
     set: u64,
-    /// The connection is lost, and stays until then.
-    away_until: Option<u64>,
+    /// The connection is lost, and may come back.
+    is_away: bool,
 }
 
 impl Connection {
@@ -55,8 +55,8 @@ impl Connection {
         (shown.state, shown.set) = (state, set);
     }
 
-    pub(super) fn lose(&mut self, until: u64) {
-        self.more.get_or_insert_default().away_until = Some(until);
+    pub(super) fn lose(&mut self) {
+        self.more.get_or_insert_default().is_away = true;
     }
 
     /// Shows what an earlier connection of the client has shown, unless it has set a state of its own.
@@ -64,13 +64,13 @@ impl Connection {
         if self.more.is_none()
             && let Some(mut shown) = earlier.more
         {
-            shown.away_until = None;
+            shown.is_away = false;
             self.more = (shown.set > 0).then_some(shown);
         }
     }
 
-    fn away_until(&self) -> Option<u64> {
-        self.more.as_ref()?.away_until
+    fn is_away(&self) -> bool {
+        self.more.as_ref().is_some_and(|shown| shown.is_away)
     }
 }
 
@@ -109,7 +109,7 @@ impl Entry {
     /// The place that a new connection takes: that of an earlier one, or of the first that is away.
     pub(super) fn place(&self, was: Option<Uuid>) -> Option<usize> {
         let earlier = was.and_then(|was| self.find(was));
-        earlier.or_else(|| self.connections().position(|connection| connection.away_until().is_some()))
+        earlier.or_else(|| self.connections().position(Connection::is_away))
     }
 
     pub(super) fn take_over(&mut self, place: usize, connection: Connection) {
@@ -139,11 +139,7 @@ impl Entry {
     }
 
     pub(super) fn is_away(&self) -> bool {
-        self.connections().all(|connection| connection.away_until().is_some())
-    }
-
-    pub(super) fn is_away_until(&self, id: Uuid, until: u64) -> bool {
-        self.connections().any(|connection| connection.who.id == id && connection.away_until() == Some(until))
+        self.connections().all(Connection::is_away)
     }
 
     /// As others see it once it has ended.

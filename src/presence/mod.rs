@@ -200,7 +200,7 @@ impl MemberList {
         let Some(key) = self.key(who) else { return false };
         let Some(entry) = self.entries.get_mut(&key) else { return false };
         let Some(place) = entry.find(who.id) else { return false };
-        entry.connection_mut(place).lose(until);
+        entry.connection_mut(place).lose();
         let is_away = entry.is_away();
         self.due_mut().graces.push_back((until, Arc::clone(who)));
         if is_away {
@@ -232,11 +232,10 @@ impl MemberList {
         for _ in 0..most {
             let Some(item) = self.due.as_mut().and_then(|due| due.take(at.now)) else { break };
             match item {
-                Item::Grace(until, who) => {
+                Item::Grace(who) => {
                     over += 1;
-                    if self.is_away_until(&who, until) {
-                        events.extend(self.leave(&who, at));
-                    }
+                    // If another connection has taken its place, it is not there any more.
+                    events.extend(self.leave(&who, at));
                 }
                 Item::Cooled(key) => {
                     if let Some(entry) = self.entries.get_mut(&key)
@@ -308,11 +307,6 @@ impl MemberList {
     fn seen(&self, entry: &Entry) -> Seen {
         let clients = self.is_shared(entry.oldest()).then_some(entry.len() as u64);
         Seen { who: Arc::clone(entry.oldest()), state: entry.state(), is_away: entry.is_away(), clients }
-    }
-
-    fn is_away_until(&self, who: &Member, until: u64) -> bool {
-        let entry = self.key(who).and_then(|key| self.entries.get(&key));
-        entry.is_some_and(|entry| entry.is_away_until(who.id, until))
     }
 
     fn next_set(&mut self) -> u64 {
