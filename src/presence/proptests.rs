@@ -404,3 +404,18 @@ proptest! {
         prop_assert!(list.due.is_none());
     }
 }
+
+#[test]
+fn another_user_takes_no_place_of_an_earlier_connection() {
+    for kind in [Presence::Clients, Presence::Users] {
+        let mut list = MemberList::new(kind);
+        let at = Moment { now: 0, interval_ms: INTERVAL_MS, members: true, counts: false };
+        for (number, user) in [None, Some("ada"), Some("bob"), None].into_iter().enumerate() {
+            let who = |id: usize| Arc::new(Member::new(Uuid::from_u128(id as u128), None, user.map(str::to_owned)));
+            let was = number.checked_sub(1).map(|before| who(before).id);
+            let event = list.join(&who(number), was, None, at);
+            assert!(matches!(event, Some(Event::Join(_))), "{kind:?}: {user:?} is somebody else, not {event:?}");
+        }
+        assert_eq!(list.occupancy(), Occupancy { clients: 4, users: 2 });
+    }
+}
