@@ -78,7 +78,7 @@ impl Model {
     /// Gives the id of which the place was taken, if that ends an entry of this id.
     fn join(&mut self, kind: Presence, who: &Arc<Member>, was: Option<Uuid>, state: Option<Json>) -> Option<Uuid> {
         let is_user = kind == Presence::Users && who.user.is_some();
-        let mine = |there: &There| there.who.user == who.user && (is_user || there.who.user == who.user);
+        let mine = |there: &There| there.who.user == who.user;
         let earlier = self.there.iter().position(|there| mine(there) && Some(there.who.id) == was);
         let any_away = || self.there.iter().position(|there| mine(there) && there.away_until.is_some());
         let place = earlier.or_else(|| if is_user { any_away() } else { None });
