@@ -95,6 +95,11 @@ export interface ConnectOptions {
    * both sides. Default true.
    */
   compression?: boolean;
+  /**
+   * On WebSocket, open a second one for subscriptions with `lane: "bulk"`: long messages there hold up none on the
+   * first. If it cannot be opened within 2 seconds, or ends, the first one brings them. Default false.
+   */
+  bulkSocket?: boolean;
 }
 
 export interface SubscribeOptions {
@@ -107,7 +112,7 @@ export interface SubscribeOptions {
   /** "stream": reliable and in order; "datagram": the newest wins. Default "stream". */
   delivery?: "stream" | "datagram";
   /**
-   * The lane for the messages. "bulk": the client's second WebSocket, while there is one; on QUIC as "own".
+   * The lane for the messages. "bulk": the second WebSocket (`bulkSocket`), while there is one; on QUIC as "own".
    * Default "own".
    */
   lane?: "own" | "control" | "bulk";

@@ -48,6 +48,7 @@ export class Asking {
     // One subscription to a text at a time: ask once the server has released it, or another connection has answered.
     if (link.routes.leaving.has(entry.topic) || entry.binding?.stage === "asked") return;
     if (entry.binding?.stage === "leaving") return;
+    if (entry.options.lane === "bulk" && link.awaitsBulk) return;
     if (link.announced.has(entry.topic)) return this.#expect(link, entry);
     // Only then: reading them ends the session in some browsers.
     if (entry.isDatagram) link.transport.takeDatagrams();

@@ -5,7 +5,11 @@
 
 /** @typedef {import("../qws.js").Carrier} CarrierName */
 /** @typedef {{ code: number, reason: string, reconnectAfterMs?: number }} End */
-/** @typedef {"control" | "request" | "datagram" | number} Source where a body arrived; a number is a topic lane */
+/**
+ * Where a body arrived; a number is a topic lane, "bulk" a second WebSocket without one yet.
+ *
+ * @typedef {"control" | "request" | "datagram" | "bulk" | number} Source
+ */
 
 /** The time limit for a connection to open, and then for the answer to `handshake`. */
 export const CONNECT_MS = 10_000;

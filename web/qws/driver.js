@@ -2,6 +2,7 @@
 // Knows links and the client's other parts, never what messages mean. Called by the client, and by links when they end.
 
 import { Backoff } from "./backoff.js";
+import { Bulk } from "./bulk.js";
 import { Deferred } from "./deferred.js";
 import { dial } from "./dial.js";
 import { asError, mayReconnect } from "./errors.js";
@@ -49,6 +50,7 @@ export class Driver {
   upgrade;
   reconnects = 0;
   #parts;
+  #bulk;
   #connection;
   #backoff;
   #quic;
@@ -71,6 +73,9 @@ export class Driver {
     this.#connection = connection;
     this.#backoff = new Backoff(settings.maxBackoffMs);
     this.#quic = new QuicJudge(settings);
+    this.#bulk = new Bulk(settings, (link) => {
+      if (link === connection.link) parts.subscriptions.askAll(link);
+    });
     this.heartbeat = new Heartbeat(connection, requests, tell);
     this.upgrade = new Upgrade(parts, {
       dial: (carriers, signal, adopt) => this.#dial(carriers, signal, adopt),
@@ -190,8 +195,10 @@ export class Driver {
     connection.link = link;
     this.#session = link.session;
     if (link.id) connection.ownIds = [...connection.ownIds.slice(-3), link.id];
+    link.awaitsBulk = this.#bulk.isFor(link);
     subscriptions.askAll(link);
     requests.pump(link);
+    this.#bulk.used(link);
     this.heartbeat.start(link);
     this.upgrade.used(link);
   }
@@ -209,6 +216,7 @@ export class Driver {
       connection.link = null;
       this.#quic.judge(link, end, this.#since);
       this.heartbeat.stop();
+      this.#bulk.stop();
       this.upgrade.abandon();
     }
     subscriptions.unbindAll(link);
@@ -299,6 +307,7 @@ export class Driver {
     const { subscriptions, tokens } = this.#parts;
     this.#timers.clearAll();
     this.heartbeat.stop();
+    this.#bulk.stop();
     tokens.stop();
     subscriptions.stop();
   }

@@ -15,6 +15,17 @@ import { Timers } from "./timers.js";
 /** @import { End, Source, Transport } from "./carrier.js" */
 /** @import { Body, Json, Reply } from "./frames.js" */
 
+/**
+ * The second connection of a link's session (`bulk.js`).
+ *
+ * @typedef {object} Second
+ * @property {number | null} number of its lane, once it is known
+ * @property {() => void} heard
+ * @property {(heard: Reply) => void} greeted
+ * @property {(timestamp: number | undefined) => void} pong
+ * @property {() => void} end
+ */
+
 /** How long the other side may take to end a connection after a `close` or a refusal. */
 const GOODBYE_MS = 2_000;
 
@@ -60,6 +71,8 @@ export class Link {
   /** When the page or the network came back: silence after that is no fault of the carrier. */
   doubtedAt = 0;
   isOver = false;
+  /** Whether subscriptions for the second connection wait until it is open. */
+  awaitsBulk = false;
   /** Resolved once messages of other clients are taken from this connection. @type {Deferred<void>} */
   inUse = new Deferred();
   /** Whether messages of other clients are no longer taken from this connection. */
@@ -187,19 +200,32 @@ export class Link {
   }
 
   /**
+   * A body came on the second connection of this one's session.
+   *
+   * @param {Body} body
+   * @param {Second} second
+   */
+  hearOn(body, second) {
+    second.heard();
+    return this.#hear(body, second.number ?? "bulk", second);
+  }
+
+  /**
    * @param {Body} body
    * @param {Source} source
+   * @param {Second} [second] the second connection, if it came there
    * @returns {Promise<void> | void}
    */
-  #hear(body, source) {
+  #hear(body, source, second) {
     const before = this.#handling.get(source);
-    if (!before && !isCompressed(body)) return this.#handle(body, source);
+    if (!before && !isCompressed(body)) return this.#handle(body, source, second);
     const handled = (before ?? Promise.resolve()).then(async () => {
       if (this.isOver) return;
       try {
-        if (!isCompressed(body)) return await this.#handle(body, source);
+        if (!isCompressed(body)) return await this.#handle(body, source, second);
         if (!this.#isCompressing) throw new QwsError("protocol", "a body is compressed unasked", { code: 1002 });
-        await this.#handle(await inflate(/** @type {Uint8Array} */ (body), this.transport.maxBytes), source);
+        const inflated = await inflate(/** @type {Uint8Array} */ (body), this.transport.maxBytes);
+        await this.#handle(inflated, source, second);
       } catch (error) {
         this.#fail(error);
       } finally {
@@ -213,14 +239,18 @@ export class Link {
   /**
    * @param {Body} body
    * @param {Source} source
+   * @param {Second} [second]
    * @returns {Promise<void> | void}
    */
-  #handle(body, source) {
+  #handle(body, source, second) {
     if (this.isOver) return;
-    this.heardAt = performance.now();
+    if (!second) this.heardAt = performance.now();
     try {
       const heard = decodeBody(body);
       const { type, code, reason, reconnect_after_ms: reconnectAfterMs, timestamp } = heard.json;
+      if (second && type === "close") return second.end();
+      if (second && type === "ping") return second.pong(timestamp);
+      if (second && second.number === null) return second.greeted(heard);
       if (type === "close") {
         // The server has begun to close: closing at once spares it the wait.
         return this.end({ code: Number(code), reason: String(reason ?? ""), reconnectAfterMs });

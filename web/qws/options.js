@@ -10,7 +10,7 @@ import { isOffset, isPattern } from "./topics.js";
 export const CONNECT_OPTIONS = [
   "name", "token", "carriers", "webTransportOnWebKit", "webTransportUrl", "webSocketUrl", "certificateHash",
   "WebSocket", "raceDelayMs", "settleMs", "retryQuicMs", "maxBackoffMs", "requestTimeoutMs", "highWaterMark",
-  "onRequest", "compression",
+  "onRequest", "compression", "bulkSocket",
 ];
 
 export const SUBSCRIBE_OPTIONS = [

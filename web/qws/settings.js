@@ -55,6 +55,7 @@ export function settingsOf(url, options) {
   return {
     name,
     onRequest,
+    bulkSocket: options.bulkSocket === true,
     compressions: options.compression === false ? [] : compressions(),
     origin,
     carriers,

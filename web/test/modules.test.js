@@ -20,7 +20,7 @@ const LAYERS = [
   // One connection.
   ["link", "dial"],
   // The parts of a client.
-  ["connection", "requests", "serving", "history", "heartbeat", "upgrade", "inbound"],
+  ["connection", "requests", "serving", "history", "heartbeat", "bulk", "upgrade", "inbound"],
   ["asking", "catch-up", "roster", "states", "subscriptions", "driver"],
   // What the application sees.
   ["client", "internals"],

@@ -30,8 +30,9 @@ after(() => server?.stop());
 /** A token of a user, who may do everything to everybody. */
 function token(sub, claims = {}) {
   const encode = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
-  const all = { subscribe: ">", publish: ">", history: ">", presence: ">", direct: true, signal: true, broadcast: true };
-  const payload = { sub, exp: Math.floor(Date.now() / 1000) + 3600, ...all, ...claims };
+  const topics = { subscribe: ">", publish: ">", history: ">", presence: ">" };
+  const others = { direct: true, signal: true, broadcast: true };
+  const payload = { sub, exp: Math.floor(Date.now() / 1000) + 3600, ...topics, ...others, ...claims };
   const head = `${encode({ alg: "HS256", typ: "JWT" })}.${encode(payload)}`;
   return `${head}.${createHmac("sha256", SECRET).update(head).digest("base64url")}`;
 }
@@ -227,4 +228,28 @@ test("the server's subscriptions come by themselves, and resume", needsServer, a
   await desk.publish("news", "3");
   await until(() => heard.length === 3);
   assert.deepEqual(heard, ["1", "2", "3"]);
+});
+
+test("long messages come on a second WebSocket, and on the first if it ends", needsServer, async (t) => {
+  const relay = await startRelay(server.port);
+  t.after(() => relay.stop());
+  const desk = await client(t, "desk");
+  const ada = await client(t, "ada", { url: relay.url, options: { bulkSocket: true } });
+  const [bulk, small] = [ada.subscribe("bulk", { lane: "bulk" }), ada.subscribe("small")];
+  await Promise.all([bulk.ready, small.ready]);
+  assert.equal(relay.connections(), 2);
+  const heard = [];
+  bulk.addEventListener("message", ({ detail }) => heard.push(detail.bytes.length));
+  small.addEventListener("message", ({ detail }) => heard.push(detail.text));
+  await desk.publish("bulk", new Uint8Array(300_000));
+  await desk.publish("small", "x");
+  await until(() => heard.length === 2);
+  assert.deepEqual(heard.sort(), [300_000, "x"]);
+  const resumed = next(bulk, "resumed");
+  relay.cutNewest();
+  await resumed;
+  await desk.publish("bulk", new Uint8Array(7));
+  await until(() => heard.includes(7));
+  assert.equal(ada.reconnects, 0, "the first connection goes on");
+  await until(() => relay.connections() === 2);
 });

@@ -79,6 +79,10 @@ export async function startRelay(port) {
     cut() {
       for (const pair of [...pairs]) for (const end of pair) end.destroy();
     },
+    /** Cuts the connection that was made last. */
+    cutNewest() {
+      for (const end of [...pairs].at(-1) ?? []) end.destroy();
+    },
     /** Stops forwarding, without closing anything. */
     freeze() {
       for (const pair of pairs) for (const end of pair) end.unpipe().pause();

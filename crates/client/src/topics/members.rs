@@ -159,7 +159,9 @@ mod tests {
                 }
             }
             let mut members = Members::from(list);
-            events.iter().for_each(|event| drop(members.apply(event)));
+            for event in &events {
+                prop_assert!(members.apply(event));
+            }
             let kept: Vec<_> = members.iter().cloned().collect();
             prop_assert_eq!(kept, server.into_values().collect::<Vec<_>>());
         }
