@@ -2,7 +2,8 @@
 
 use bytestring::ByteString;
 
-use super::{Source, bounded, choice, object};
+use super::Source;
+use super::parts::{bounded, choice, object};
 use crate::message::client::{
     AckMode, ConsumerRequest, DeliveryMode, LaneChoice, MAX_FILTER_BYTES, MAX_RATE, Subscribe,
 };
