@@ -1,5 +1,5 @@
 //! `request`, `reply` and `cancel`: questions of one client that another one answers. A request and its reply travel as
-//! direct messages do; [`Requests`](crate::request::Requests) knows which are open, and who answers.
+//! direct messages do; [`Requests`](crate::request::Requests) knows which are open, and which clients answer.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -11,7 +11,7 @@ pub(crate) enum NotOpened {
     SameId(RequestId),
     #[error("request: this client has {0} open requests, and may have no more; wait for replies first")]
     TooMany(usize),
-    #[error("{}", nobody_at(.0))]
+    #[error("{}", no_responder(.0))]
     NoResponder(CallTarget),
     #[error("{}: all that answer here have as many open requests as they may; try again later", field_of(.0))]
     AllFull(CallTarget),
@@ -26,7 +26,7 @@ fn field_of(to: &CallTarget) -> &'static str {
     }
 }
 
-fn nobody_at(to: &CallTarget) -> String {
+fn no_responder(to: &CallTarget) -> String {
     match to {
         CallTarget::Topic(topic) => format!("topic: no subscriber of {} answers requests", topic.as_str()),
         CallTarget::Recipient(Recipient::Client(id)) => {

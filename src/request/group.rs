@@ -1,4 +1,4 @@
-//! Those who answer requests to one topic, client or user. Pure.
+//! The offers to answer requests to one topic, client or user. Pure.
 
 use super::table::OfferId;
 
@@ -92,7 +92,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn members_serve_in_turn_whoever_comes_and_leaves(steps in proptest::collection::vec(step(), 1..80)) {
+        fn members_serve_in_turn_while_others_come_and_leave(steps in proptest::collection::vec(step(), 1..80)) {
             let (mut group, mut members, mut last) = (Group::default(), Vec::<(u64, usize)>::new(), 0);
             for step in steps {
                 match step {

@@ -1,5 +1,6 @@
-//! Open requests: those that a client sent to another one, until they are answered or end. Says who answers, by whom a
-//! request may be answered, and which have ended; sends nothing itself, and knows clients by their outbound handles.
+//! Open requests: those that a client sent to another one, until they are answered or end. Chooses the client that
+//! answers, checks which client may reply, and reports the requests that have ended; sends nothing itself, and knows
+//! clients by their outbound handles.
 //! Shared by all workers: a request is in the table of its requester's worker, whose task ([`Requests::ended`]) ends
 //! those that are due. Called by `handler`, and by `topic` when a subscription ends.
 //!
@@ -102,7 +103,7 @@ struct State {
 
 type Part = Mutex<HashMap<CallTarget, Group<Member>>>;
 
-/// All open requests of the server, and those who answer.
+/// All open requests of the server, and the offers to answer.
 #[derive(Debug)]
 pub(crate) struct Requests {
     /// By worker.
@@ -320,7 +321,7 @@ impl Requests {
 /// Why a request was not opened now.
 #[derive(Debug)]
 pub(crate) enum NotNow {
-    /// It is worth another try once this is cancelled: then somebody answers, or gave it up.
+    /// Another try is worth it once this is cancelled: then an offer has begun, or has ended.
     Waits(Requester, CancellationToken),
     Refused(NotOpened),
 }

@@ -1,4 +1,4 @@
-//! Those who answer requests: clients, and their offers to answer at one place.
+//! Responders: clients that answer requests, and their offers to answer those to one topic, client or user.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

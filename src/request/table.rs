@@ -1,5 +1,5 @@
-//! The open requests of one worker's clients: who asked, where the reply is to come from, until when. Pure: knows times
-//! as numbers, and carries what its user needs (`T`) without looking at it.
+//! The open requests of one worker's clients: the client that asked, the offer that answers, and the time until which
+//! they wait. Pure: knows times as numbers, and carries what its user needs (`T`) without looking at it.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -132,7 +132,7 @@ impl<C: Copy + Eq + Hash, I: Clone + Eq + Hash, T> Table<C, I, T> {
         numbers.into_iter().filter_map(|number| self.end(number)).collect()
     }
 
-    /// Ends a request whose time is over, one that was due first. It counts as open until [`settle`](Self::settle).
+    /// Ends the request that is due first, if its time is over. It counts as open until [`settle`](Self::settle).
     pub(super) fn expire(&mut self, now_ms: u64) -> Option<(Number, Open<C, I, T>)> {
         let &(due_ms, number) = self.deadlines.first()?;
         if due_ms > now_ms { None } else { self.end(number) }
