@@ -9,8 +9,6 @@
 
 mod due;
 mod entry;
-#[cfg(test)]
-mod proptests;
 mod users;
 
 use std::collections::BTreeMap;
@@ -385,3 +383,6 @@ impl MemberList {
         }
     }
 }
+
+#[cfg(test)]
+mod proptests;
