@@ -1,6 +1,6 @@
 //! The members of one topic: who is there, what each of them shows, and what the watchers of the topic have to be told.
-//! Pure: times are arguments, and nothing is sent from here. Called by `topic`, which keeps a [`MemberList`] for each topic,
-//! tells the watchers of the [`Event`]s, and calls [`MemberList::tick`] when one is [due](MemberList::due).
+//! Pure: times are arguments, and nothing is sent from here. Called by `topic`, which keeps a [`MemberList`] for each
+//! topic, tells the watchers of the [`Event`]s, and calls [`MemberList::tick`] when one is [due](MemberList::due).
 //!
 //! A member has an **entry**: each connection has its own, or all connections of a user share one, as the topic's rule
 //! says. Joins and leaves are events at once. Changes of an entry are **coalesced**: the first is told at once, and

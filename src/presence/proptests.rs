@@ -30,8 +30,10 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let client = || 0..5_usize;
     let state = || prop::option::of(0..3_u8);
+    let join = (client(), any::<bool>(), state());
+    let join = join.prop_map(|(client, resumes, state)| Step::Join { client, resumes, state });
     prop_oneof![
-        4 => (client(), any::<bool>(), state()).prop_map(|(client, resumes, state)| Step::Join { client, resumes, state }),
+        4 => join,
         2 => client().prop_map(Step::Leave),
         3 => client().prop_map(Step::Lose),
         3 => (client(), state()).prop_map(|(client, state)| Step::Set(client, state)),

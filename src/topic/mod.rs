@@ -4,9 +4,9 @@
 //! Called by `handler`, and by `session` when a client leaves.
 //!
 //! Locks are taken in this order, and none is held across an `.await`: a part of the directory, then the store's; a
-//! topic's state ([`Topic`]), then a clock's, the store's, or a client's subscriptions ([`Client`]), then a durable consumer's
-//! state, the numbers of subscriptions by pattern or the client's lanes, then the list of its waiting lanes, then a
-//! lane's writer. A topic's blocked subscribers come before a lane's writer.
+//! topic's state ([`Topic`]), then a clock's, the store's, or a client's subscriptions ([`Client`]), then a durable
+//! consumer's state, the numbers of subscriptions by pattern or the client's lanes, then the list of its waiting lanes,
+//! then a lane's writer. A topic's blocked subscribers come before a lane's writer.
 
 mod acknowledge;
 mod backlogs;

@@ -388,8 +388,8 @@ impl Topic {
         consumers.load_all(self, log);
     }
 
-    /// Ends a subscription, because its client wants that or its connection `is_lost`. `then` gets what the worker still
-    /// has to do, while nothing is published to the topic.
+    /// Ends a subscription, because its client wants that or its connection `is_lost`. `then` gets what the worker
+    /// still has to do, while nothing is published to the topic.
     pub(super) fn part<'a>(
         self: &Arc<Self>,
         who: &Client,
