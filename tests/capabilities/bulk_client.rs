@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use quic_websocket::{Carrier, Client, CloseCode};
+use quic_websocket::message::CloseCode;
+use quic_websocket::{Carrier, Client};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 use tokio::task::{AbortHandle, JoinSet};
@@ -84,7 +85,7 @@ async fn bulk_comes_on_a_second_socket_of_the_same_client() {
         for n in 0..20 {
             expect(&mut bulk, &format!("{n} {}", "x".repeat(50_000))).await;
         }
-        assert_eq!(ada.echo("still one client").await.expect("an echo"), "still one client");
+        assert_eq!(ada.echo("still one client").await.expect("an echo"), "Echo: still one client");
         ada.close(CloseCode::NORMAL, "").await.expect("it closes");
         until("the client's end", || server.status.clients() == 1).await;
     }
@@ -114,7 +115,7 @@ async fn after_the_loss_of_the_second_socket_nothing_is_missing() {
         }
     })
     .await;
-    assert_eq!(ada.echo("the same connection").await.expect("an echo"), "the same connection");
+    assert_eq!(ada.echo("the same connection").await.expect("an echo"), "Echo: the same connection");
     // Its first connection is lost: the client comes back with both.
     proxy.cut(0).await;
     publish(&publisher, "bulk", "after").await;
