@@ -325,16 +325,14 @@ test("a tap shows the messages of a topic as they come, also where clients need 
   assert.deepEqual(await offsets(page), [4, 3, 2, 1]);
 });
 
-test("a user is subscribed, disconnected and revoked on the dashboard, with all connections", needsServer, async (t) => {
+test("all connections of a user are subscribed, disconnected and revoked on the dashboard", needsServer, async (t) => {
   const server = await startServer({ settings: asksForTokens() });
   t.after(() => server.stop());
   const token = tokenOf("ada", 600, { name: "Ada", iat: Math.floor(Date.now() / 1000) - 10 });
   const clients = [0, 1].map(() => connect(server.url, { WebSocket, token: () => token }));
   t.after(() => Promise.all(clients.map((client) => client.close())));
-  const heard = clients.map(
-    (client) =>
-      new Promise((resolve) => client.addEventListener("subscription", ({ detail }) => resolve(detail), { once: true })),
-  );
+  const next = (target, type) => new Promise((done) => target.addEventListener(type, ({ detail }) => done(detail)));
+  const heard = clients.map((client) => next(client, "subscription"));
   await Promise.all(clients.map((client) => client.ready));
 
   const page = await dashboardOf(t, server);
@@ -351,12 +349,11 @@ test("a user is subscribed, disconnected and revoked on the dashboard, with all 
     subscriptions.map(({ topic }) => topic),
     ["team.>", "team.>"],
   );
-  const ended = subscriptions.map((subscription) => new Promise((resolve) => subscription.addEventListener("end", resolve)));
+  const ended = subscriptions.map((subscription) => next(subscription, "end"));
   await page.getByTestId("manage-unsubscribe").click();
   await Promise.all(ended);
 
-  const closed = (client) => new Promise((resolve) => client.addEventListener("close", ({ detail }) => resolve(detail)));
-  const gone = clients.map(closed);
+  const gone = clients.map((client) => next(client, "close"));
   await page.getByTestId("manage-revoke").click();
   await page.getByTestId("manage-result").filter({ hasText: "auth.revocations_file" }).waitFor();
   assert.deepEqual(
@@ -371,7 +368,7 @@ test("a user is subscribed, disconnected and revoked on the dashboard, with all 
   const other = connect(server.url, { WebSocket, token: tokenOf("bob") });
   t.after(() => other.close());
   await other.ready;
-  const left = closed(other);
+  const left = next(other, "close");
   await page.getByTestId("user-name").fill("bob");
   await page.getByTestId("user-find-submit").click();
   await page.getByTestId("manage-client").waitFor();

@@ -131,7 +131,7 @@ test("messages of verified users are named after they have left", needsServer, a
   assert.equal(await entry.locator(".entry-mark").textContent(), "ada");
 });
 
-test("a member whose connection breaks comes back without leaving, and keeps the conversation", needsServer, async (t) => {
+test("a member whose connection breaks comes back without leaving", needsServer, async (t) => {
   const page = await enter(t, "Ada", "return");
   const sockets = [];
   class Breakable extends WebSocket {

@@ -66,7 +66,10 @@ export class Typists {
   }
 }
 
-/** Who is typing, as a sentence; "" if nobody is. Names are isolated, as they may be right-to-left. @param {string[]} names */
+/**
+ * Who is typing, as a sentence; "" if nobody is. Names are isolated, as they may be right-to-left.
+ * @param {string[]} names
+ */
 export function typingText(names) {
   const [first, second] = names.map((name) => `\u2068${name}\u2069`);
   if (names.length === 0) return "";

@@ -29,7 +29,10 @@ export class TopicBrowser {
   #refreshedAt = -Infinity;
   #searching = 0;
   #listing = null;
-  /** What is shown of the chosen topic. @type {{ topic: string, position: object | null, oldest: number | null } | null} */
+  /**
+   * What is shown of the chosen topic.
+   * @type {{ topic: string, position: object | null, oldest: number | null } | null}
+   */
   #shown = null;
   #opening = null;
   #memberPages = [];
@@ -260,15 +263,19 @@ function fillTopic(row, { topic, subscribers, per_second, offset, durable, histo
   const [name, facts] = row.firstElementChild.children;
   setAttribute(name, "title", topic);
   const kept = durable ? "on disk" : history ? "" : "not kept";
-  const parts = [`${format.rate(per_second)}/s`, format.plural(subscribers, "subscriber"), format.plural(offset, "message")];
-  setText(facts, [...parts, kept].filter(Boolean).join(" · "));
+  const counts = [format.plural(subscribers, "subscriber"), format.plural(offset, "message")];
+  setText(facts, [`${format.rate(per_second)}/s`, ...counts, kept].filter(Boolean).join(" · "));
   return row;
 }
 
 function rowOf(message, isNew = false) {
   const sender = senderOf(message);
   const parts = partsOf(message).map(({ kind, text }) =>
-    make(kind === "json" ? "pre" : "p", { class: `message-${kind}`, "data-testid": `message-${kind}`, dir: "auto" }, text),
+    make(
+      kind === "json" ? "pre" : "p",
+      { class: `message-${kind}`, "data-testid": `message-${kind}`, dir: "auto" },
+      text,
+    ),
   );
   return make(
     "li",

@@ -1,7 +1,7 @@
-// The table of clients: sortable, filterable, with buttons in each row to disconnect that client, or to do something else
-// with it or its user. The order is frozen
-// while the pointer or the keyboard focus is in the rows, so that no row moves away just before a click on its button.
-// A pointer that rests there without moving releases the order after a while.
+// The table of clients: sortable, filterable, with buttons in each row to disconnect that client, or to do something
+// else with it or its user. The order is frozen while the pointer or the keyboard focus is in the rows, so that no row
+// moves away just before a click on its button. A pointer that rests there without moving releases the order after a
+// while.
 
 import { Rows, byId, make, setAttribute, setNumber, setText } from "./dom.js";
 import * as format from "./format.js";

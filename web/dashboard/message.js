@@ -1,4 +1,4 @@
-// What the topic browser shows of a message of `history`: its text, its value as JSON, and its attachment by size. Pure.
+// What the topic browser shows of a message of `history`: its text, its value as JSON, its attachment by size. Pure.
 
 import * as format from "./format.js";
 

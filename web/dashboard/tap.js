@@ -61,7 +61,8 @@ export class Tap {
         const passed = page.offset - (restarted ? 0 : offset);
         if (passed > 0 || restarted) {
           const skipped = Math.max(0, passed - page.messages.length);
-          this.#heard({ messages: page.messages, skipped, restarted, position: { epoch: page.epoch, offset: page.offset } });
+          const newest = { epoch: page.epoch, offset: page.offset };
+          this.#heard({ messages: page.messages, skipped, restarted, position: newest });
         }
         [epoch, offset] = [page.epoch, page.offset];
         await pause(PACE_MS, signal);

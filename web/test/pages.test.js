@@ -543,13 +543,15 @@ test("messages name their sender, known or not, and a user has one conversation 
   const { chat, client, tell } = await chatIn("lobby");
   const people = new People("test");
   people.learnSender({ from: id(2), user: "ada", name: "Ada L." });
-  assert.deepEqual([people.name(id(2)), people.name("user ada"), people.personOf(id(2))], ["Ada L.", "Ada L.", "user ada"]);
+  const names = [people.name(id(2)), people.name("user ada"), people.personOf(id(2))];
+  assert.deepEqual(names, ["Ada L.", "Ada L.", "user ada"]);
   assert.equal(people.learnSender({ from: id(3), name: "not verified" }), false);
 
   const sent = [];
   client.direct = async (to, text) => void sent.push([to, text]);
   for (const number of [2, 3]) {
-    tell("direct", { from: id(number), user: "ada", name: "Ada", content: `from ${number}`, timestamp: number }, client);
+    const said = { from: id(number), user: "ada", name: "Ada", content: `from ${number}`, timestamp: number };
+    tell("direct", said, client);
   }
   const conversation = chat.conversations.get("direct:user ada");
   assert.deepEqual(
@@ -653,9 +655,8 @@ test("a member counts as typing until it says something, stops, is gone, or was 
   let now = 0;
   let changes = 0;
   const typists = new Typists(() => (changes += 1), () => now);
-  for (const [id, state] of [["1", { typing: 1 }], ["2", { typing: 4 }], ["3", "a text"], ["4", null], ["5", { typing: 1 }]]) {
-    typists.showed({ id, state });
-  }
+  const states = [{ typing: 1 }, { typing: 4 }, "a text", null, { typing: 1 }];
+  states.forEach((state, at) => typists.showed({ id: String(at + 1), state }));
   assert.deepEqual(typists.ids, ["1", "2", "5"]);
   typists.heard("1");
   typists.showed({ id: "2", state: { away: true } });

@@ -168,7 +168,10 @@ export class Roster extends EventTarget {
   }
 }
 
-/** A user whom the server lists with all clients stays one member when the first of them leaves. @param {Member} member */
+/**
+ * A user that the server lists with all clients stays one member when the first of them leaves.
+ * @param {Member} member
+ */
 const keyOf = ({ id, user, clients }) => (clients !== undefined && user ? `user ${user}` : id);
 
 /** The people among members, in the order of their first clients. @param {Iterable<Member>} members */
