@@ -145,7 +145,7 @@ impl Census {
 pub(crate) fn clients_of(context: &Context, user: &str, most: usize) -> (Vec<ClientStats>, usize) {
     let registry = &context.registry;
     let ids = registry.clients_of(user);
-    let clients = ids.iter().take(most).filter_map(|&id| named(registry, &*registry.outbound(id)?));
+    let clients = ids.iter().take(most).filter_map(|&id| named(registry, &registry.outbound(id)?));
     (clients.collect(), ids.len())
 }
 

@@ -214,3 +214,29 @@ async fn the_connections_of_a_user_are_listed() {
     }
     server.stop().await;
 }
+
+#[tokio::test]
+async fn durable_topics_are_listed_read_and_tapped_also_while_no_client_uses_them() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let start = || {
+        admin::server(|config| {
+            config.store.dir = Some(dir.path().to_owned());
+            config.store.min_free_bytes = 0;
+            config.topics = vec![rule("pattern = 'd'\ndurability = 'os'")];
+        })
+    };
+    let server = start().await;
+    publish(&server, "d", "first").await;
+    server.stop().await;
+    let server = start().await;
+    let listed = ask(&server, "/api/topics").await;
+    let [topic] = listed["topics"].as_array().expect("a list").as_slice() else { panic!("{listed}") };
+    assert_eq!((&topic["topic"], &topic["offset"], &topic["durable"]), (&json!("d"), &json!(1), &json!(true)));
+    let page = ask(&server, "/api/history?topic=d").await;
+    assert_eq!(each(&page["messages"], "content"), ["first"]);
+    let tap =
+        format!("/api/history?topic=d&epoch={}&offset=1&wait_ms=30000", page["epoch"].as_str().expect("an epoch"));
+    let (heard, _) = tokio::join!(ask(&server, &tap), publish(&server, "d", "second"));
+    assert_eq!(each(&heard["messages"], "content"), ["second"]);
+    server.stop().await;
+}
