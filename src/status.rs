@@ -145,7 +145,8 @@ impl Census {
 pub(crate) fn clients_of(context: &Context, user: &str, most: usize) -> (Vec<ClientStats>, usize) {
     let registry = &context.registry;
     let ids = registry.clients_of(user);
-    let clients = ids.iter().take(most).filter_map(|&id| named(registry, &registry.outbound(id)?));
+    let found = ids.iter().take(most).filter_map(|&id| registry.outbound(id));
+    let clients = found.filter_map(|client| named(registry, &client));
     (clients.collect(), ids.len())
 }
 
