@@ -121,18 +121,21 @@ impl RevocationList {
         });
         log(&change);
         let Some(path) = self.file.clone() else { return Ok(()) };
-        // The semaphore is never closed, so a permit fails as little as the thread.
-        let permit = Arc::clone(&self.writing).acquire_owned().await;
         let list = Arc::clone(self);
-        let written = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            list.write(&path, number).map_err(|cause| RevocationError::NotKept { path, cause })
+        // A task of its own, which also waits for its turn if the caller does not. It ends with the write.
+        let written = tokio::spawn(async move {
+            // The semaphore is never closed, so a permit fails as little as the thread.
+            let permit = Arc::clone(&list.writing).acquire_owned().await;
+            let write = move || {
+                let _permit = permit;
+                list.write(&path, number)
+            };
+            tokio::task::spawn_blocking(write).await.map_err(io::Error::other).flatten()
         });
-        let written = written.await.map_err(|e| RevocationError::NotKept {
-            path: self.file.clone().unwrap_or_default(),
-            cause: io::Error::other(e.to_string()),
-        });
-        written.flatten().inspect_err(|e| error!("A change of the revocations is not kept: {e}"))
+        let written = written.await.map_err(io::Error::other).flatten();
+        let path = || self.file.clone().unwrap_or_default();
+        let written = written.map_err(|cause| RevocationError::NotKept { path: path(), cause });
+        written.inspect_err(|e| error!("A change of the revocations is not kept: {e}"))
     }
 
     fn make(&self, change: &Change) -> Result<(), RevocationError> {
@@ -259,6 +262,26 @@ mod tests {
         assert!(matches!(list.change(revoke("d")).await, Err(RevocationError::Full(2))));
         assert!(matches!(list.change(Change::RestoreBefore(6)).await, Err(RevocationError::NotRevoked)));
         assert_eq!(ids(&reload()), ids(&list));
+    }
+
+    #[tokio::test]
+    async fn a_change_whose_caller_has_left_is_kept_all_the_same() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = settings(&folder.path().join("revoked.json"));
+        let list = Arc::new(RevocationList::load(&settings).expect("no file yet"));
+        let other_write = Arc::clone(&list.writing).acquire_owned().await.expect("it is open");
+        let mut change = Box::pin(list.change(revoke("a")));
+        tokio::select! {
+            biased;
+            done = &mut change => panic!("another write goes on: {done:?}"),
+            () = tokio::task::yield_now() => {}
+        }
+        drop(change);
+        tokio::task::yield_now().await;
+        drop(other_write);
+        // Its turn comes after that of the change.
+        let _all_written = list.writing.acquire().await.expect("it is open");
+        assert_eq!(ids(&RevocationList::load(&settings).expect("it is read")), [Revoked::Jti("a".into())]);
     }
 
     #[tokio::test]
