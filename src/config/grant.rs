@@ -183,7 +183,7 @@ impl UserPattern {
         let most = MAX_TOPIC_BYTES - MAX_USER_LEVEL;
         let levels = text.split('.').filter(|&level| level == USER).count();
         let others = text.replace(USER, "x");
-        if levels != 1 || others.contains('$') || text.len() - USER.len() > most {
+        if levels != 1 || text.matches(USER).count() != 1 || others.contains('$') || text.len() - USER.len() > most {
             return Err(format!("topic: use ${{user}} once, as a whole level, and at most {most} bytes beside it"));
         }
         TopicPattern::new(&others).map(|_| Self(text.into())).map_err(|e| e.to_string())
@@ -232,6 +232,7 @@ mod tests {
             &format!("x{most}.${{user}}"),
             "${user}.${user}",
             "a.x${user}",
+            "${user}.x${user}",
             "${user}x.a",
             "$user",
             "${name}.a",
