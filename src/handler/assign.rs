@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::subscriptions::{self, framed, unsubscribed};
 use super::{Caller, Context, Work, permit, refresh};
@@ -82,6 +83,7 @@ async fn subscribe(context: &Context, by: &Caller, wanted: Subscribe, maker: Mak
     };
     // The issuer of its token or the operator chose the topic, not the client, so it counts against no rate.
     let allowance = Allowance::new(&context.config.rates, true, context.metrics.of(by.client.worker).clone());
+    let no_offer = Mutex::default();
     // The server asks for no durable consumer.
     let take_over = |_: &ConsumerName| Bytes::new();
     let request = SubscribeRequest {
@@ -92,6 +94,7 @@ async fn subscribe(context: &Context, by: &Caller, wanted: Subscribe, maker: Mak
         take_over: &take_over,
         sees_inboxes: subscriptions::sees_inboxes(context, &identity, &text),
         maker,
+        offer: &no_offer,
     };
     let subscribed = context.topics.subscribe(&request).await;
     if !Arc::ptr_eq(&identity, &by.identity()) {
@@ -99,6 +102,7 @@ async fn subscribe(context: &Context, by: &Caller, wanted: Subscribe, maker: Mak
     }
     match subscribed {
         Ok(Some(subscribed)) => say(by, announcement(&subscribed)),
+        Err(TopicError::Subscribed(_)) if maker == Maker::Operator => by.client.assign_to_operator(&text),
         // It is announced, the client has it already, or the client has left.
         Ok(None) | Err(TopicError::Subscribed(_) | TopicError::Closing) => {}
         Err(failure) => return Err(failure.into()),

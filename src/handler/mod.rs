@@ -35,7 +35,7 @@ use tokio::sync::watch;
 
 pub(crate) use self::assign::{assign_first, execute as execute_order};
 pub(crate) use self::errors::error;
-pub(crate) use self::operate::{Target, disconnect, next_page, page, publish, subscribe, unsubscribe};
+pub(crate) use self::operate::{Target, disconnect, publish, subscribe, unsubscribe};
 pub(crate) use self::pending::{Pending, Reply, Resolved};
 pub(crate) use self::permit::may_signal;
 pub(crate) use self::replies::{Before, Replies};
@@ -197,7 +197,11 @@ pub(crate) fn answer(
         ClientMessage::Cancel { re } => Work::Exchange(Exchange::Cancel(re)),
     };
     let admitted = permit::payload(context, &work).and_then(|()| permit::work(context, &by.identity.borrow(), &work));
-    if let Err(refused) = admitted {
+    if let Err(mut refused) = admitted {
+        if matches!(work, Work::Exchange(Exchange::Answer(_))) {
+            // A reply that goes nowhere counts as a message.
+            refused = by.allowance.take(0).err().unwrap_or(refused);
+        }
         replies.put(id.as_ref(), &ServerMessage::Error(refused));
         return Outcome::Done;
     }

@@ -86,15 +86,20 @@ fn may_publish(context: &Context, by: &Identity, topic: &TopicName) -> Result<()
 
 fn may_exchange(context: &Context, by: &Identity, exchange: &Exchange) -> Result<(), ErrorReply> {
     match exchange {
-        Exchange::Call(call, _) => match &call.to {
-            CallTarget::Topic(topic) => may_publish(context, by, topic),
-            CallTarget::Recipient(to) => {
-                let field = if matches!(to, Recipient::User(_)) { "user" } else { "to" };
-                allow(by.rights.direct, field, || "send to single clients".into())
-            }
-        },
+        Exchange::Call(call, _) => may_call(context, by, &call.to),
         // The client was asked, or has asked.
         Exchange::Answer(_) | Exchange::Cancel(_) | Exchange::Cancelled(_) => Ok(()),
+    }
+}
+
+/// Refuses a request to others that the client may not ask.
+pub(super) fn may_call(context: &Context, by: &Identity, to: &CallTarget) -> Result<(), ErrorReply> {
+    match to {
+        CallTarget::Topic(topic) => may_publish(context, by, topic),
+        CallTarget::Recipient(to) => {
+            let field = if matches!(to, Recipient::User(_)) { "user" } else { "to" };
+            allow(by.rights.direct, field, || "send to single clients".into())
+        }
     }
 }
 

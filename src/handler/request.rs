@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use quic_websocket_lane::LaneWriter;
+use quic_websocket_lane::{LaneWriter, Overflow};
 use tokio::task::yield_now;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Caller, Context, Replies, error};
+use super::{Caller, Context, Replies, error, permit};
 use crate::envelope::EncodedBatch;
 use crate::message::{
     Answer, Call, CallId, CallTarget, Called, DEFAULT_REQUEST_TIMEOUT_MS, ErrorCode, ErrorReply, Recipient, Replied,
@@ -59,13 +61,21 @@ pub(super) async fn wait(
 ) -> Option<ServerMessage> {
     match exchange {
         Exchange::Call(call, mut lane) => {
+            let timeout_ms = call.timeout_ms.unwrap_or(DEFAULT_REQUEST_TIMEOUT_MS);
+            let due = Instant::now() + Duration::from_millis(timeout_ms);
             let Opened { number, responder, lane } = loop {
                 match open(context, by, &call, lane, id) {
                     Ok(opened) => break opened,
                     Err(NotOpen::Refused(refused)) => return Some(ServerMessage::Error(refused)),
                     Err(NotOpen::Waits(own, until)) => {
-                        until.cancelled().await;
+                        if timeout_at(due, until.cancelled()).await.is_err() {
+                            return Some(failure(context, by, Unanswered::TimedOut { timeout_ms }));
+                        }
                         lane = own;
+                        // The token may have been refreshed meanwhile.
+                        if let Err(refused) = permit::may_call(context, &by.identity(), &call.to) {
+                            return Some(ServerMessage::Error(refused));
+                        }
                     }
                 }
             };
@@ -74,7 +84,7 @@ pub(super) async fn wait(
             batch.put(&called(by, *call, number, now_ms()), bytes);
             context.metrics.of(by.client.worker).requests.add(1);
             if let Some(room) = context.registry.room_at(responder.worker).await {
-                room.send(responder.client.id, lane, batch);
+                room.send(responder.client.id, Some(lane), batch);
             }
             None
         }
@@ -129,11 +139,11 @@ fn call_now(
         Err(NotOpen::Waits(lane, _)) => return Some((Exchange::Call(call, lane), id)),
     };
     let (bytes, to) = (call.payload.len(), responder.client.id);
-    if !takes(context, by, replies, to, lane.as_ref().map(|lane| &lane.writer), bytes) {
+    if !takes(context, by, replies, to, (&lane.writer, lane.overflow), bytes) {
         replies.deliver();
         match context.registry.route_to(by.client.worker, &responder.client, responder.worker) {
             Found::Route(route) => {
-                replies.begin(DirectBatch::new(to, route, context.compress_min_bytes()).on(lane));
+                replies.begin(DirectBatch::new(to, route, context.compress_min_bytes()).on(Some(lane)));
             }
             Found::Full => {
                 let was_open = context.requests.abandon(number);
@@ -200,7 +210,7 @@ fn answer_now(
         return None;
     };
     let bytes = answer.payload.len();
-    let route = if takes(context, by, replies, client.id, Some(&writer), bytes) {
+    let route = if takes(context, by, replies, client.id, (&writer, Overflow::Refuse), bytes) {
         None
     } else {
         replies.deliver();
@@ -246,7 +256,7 @@ fn cancel_now(
     }
     let Ended { number, why, place, .. } = &ended;
     let responder = place.responder();
-    let lane = place.lane();
+    let lane = Some(place.lane());
     match context.registry.route_to(by.client.worker, &responder.client, responder.worker) {
         Found::Route(route) => {
             replies.begin(DirectBatch::new(responder.client.id, route, context.compress_min_bytes()).on(lane));
@@ -318,16 +328,16 @@ async fn tell(context: &Context, number: Number, why: Unanswered, place: &Place)
     let mut batch = EncodedBatch::new(context.compress_min_bytes());
     batch.put(&cancelled(number, why), 0);
     if let Some(room) = context.registry.room_at(responder.worker).await {
-        room.send(responder.client.id, place.lane(), batch);
+        room.send(responder.client.id, Some(place.lane()), batch);
     }
 }
 
-/// Sends an error to a client that asked, on its own worker.
+/// Sends an error to a client that asked, on its own worker; also to one whose end is decided.
 fn send_error(context: &Context, requester: &Requester, re: &RequestId, failed: &ServerMessage) {
     let mut batch = EncodedBatch::new(context.compress_min_bytes());
     batch.put_reply(Some(re), failed, 0);
     let Requester { client, lane, .. } = requester;
-    client.counters().sent(client.deliver_batch(batch, Some(lane)));
+    client.counters().sent(client.deliver_last(batch, Some(lane)));
 }
 
 /// Counts a failure, and makes its error.
@@ -346,10 +356,10 @@ fn takes(
     by: &Caller,
     replies: &Replies,
     to: Uuid,
-    lane: Option<&Arc<LaneWriter>>,
+    lane: (&Arc<LaneWriter>, Overflow),
     bytes: usize,
 ) -> bool {
-    replies.batch().is_some_and(|batch| batch.takes(&context.registry, by.client.worker, to, lane, bytes))
+    replies.batch().is_some_and(|batch| batch.takes(&context.registry, by.client.worker, to, Some(lane), bytes))
 }
 
 /// The request as its responder gets it.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 
 use super::{Caller, Context, permit, refresh};
 use crate::auth::Identity;
@@ -11,6 +12,7 @@ use crate::message::{
     self, ConsumerName, ErrorCode, ErrorReply, LaneChoice, RequestId, ServerMessage, Subscribe, TopicPattern,
 };
 use crate::outbound::Maker;
+use crate::request::Offer;
 use crate::topic::{Farewell, SubscribeRequest, Subscribed};
 
 /// Subscribes. Returns the reply, or `None` if it is already on the control lane, ahead of the topic's messages there.
@@ -34,13 +36,15 @@ pub(super) async fn subscribe(
         unsubscribed(&text, ErrorCode::Conflict.number(), reason)
     };
     let (who, allowance, take_over) = (&by.client, &by.allowance, &taken);
-    let request = SubscribeRequest { who, wanted, allowance, announce, take_over, sees_inboxes, maker: Maker::Client };
     // Made before the client knows of the subscription: a request that is sent then waits for it.
-    let offer = if request.wanted.requests { by.offer(context, &text) } else { None };
+    let offer = if wanted.requests { by.offer(context, &text) } else { None };
+    let (offers, offer) = (offer.as_ref().map(Offer::id), Mutex::new(offer));
+    let maker = Maker::Client;
+    let request = SubscribeRequest { who, wanted, allowance, announce, take_over, sees_inboxes, maker, offer: &offer };
     let subscribed = context.topics.subscribe(&request).await;
     // Now that it is announced: requests on the control lane come behind that.
-    if let (Ok(_), Some(offer)) = (&subscribed, offer) {
-        by.client.hold_offer(&text, offer);
+    if let (Ok(_), Some(offer)) = (&subscribed, offers) {
+        by.client.begin_offer(&text, offer);
     }
     // The token may have been refreshed meanwhile on another lane, which checked the subscriptions before this one
     // existed.

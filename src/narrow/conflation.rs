@@ -35,8 +35,18 @@ struct Subscription<M> {
 struct Topic<M> {
     /// The end of its interval.
     end: u64,
-    /// The newest message, and its bytes.
-    held: Option<(M, usize)>,
+    /// The newest message.
+    held: Option<Message<M>>,
+}
+
+/// A message of a topic.
+#[derive(Debug)]
+pub(crate) struct Message<M> {
+    pub(crate) message: M,
+    /// Its cost in memory.
+    pub(crate) bytes: usize,
+    /// The time from which on it is of no use; `u64::MAX` if there is none.
+    pub(crate) until: u64,
 }
 
 /// The fate of a message.
@@ -44,7 +54,7 @@ struct Topic<M> {
 pub(crate) struct Offered<M> {
     /// The message, if it goes on at once.
     pub(crate) now: Option<M>,
-    /// Whether an older one that was held back never will.
+    /// Whether one of the two never will: an older one that was held back, or this one.
     pub(crate) replaced: bool,
 }
 
@@ -63,30 +73,48 @@ impl<M> Conflation<M> {
         self.subscriptions.insert(subscription, Subscription { interval_us, topics: HashMap::new() });
     }
 
-    /// Removes a subscription, and what is held back for it.
-    pub(crate) fn remove(&mut self, subscription: u64) {
-        let Some(removed) = self.subscriptions.remove(&subscription) else { return };
+    /// Removes a subscription; gives what is held back for it.
+    pub(crate) fn remove(&mut self, subscription: u64) -> Vec<M> {
+        let Some(removed) = self.subscriptions.remove(&subscription) else { return Vec::new() };
         self.ends.retain(|Reverse((_, other, _))| *other != subscription);
-        for topic in removed.topics.into_values() {
-            self.bytes -= TOPIC_BYTES;
-            if let Some((_, bytes)) = topic.held {
+        self.bytes -= TOPIC_BYTES * removed.topics.len();
+        let held: Vec<_> = removed.topics.into_values().filter_map(|topic| topic.held).collect();
+        self.held -= held.len();
+        self.bytes -= held.iter().map(|held| held.bytes).sum::<usize>();
+        held.into_iter().map(|held| held.message).collect()
+    }
+
+    /// Takes what all subscriptions hold back of a topic.
+    pub(crate) fn take(&mut self, topic: u64) -> Vec<(u64, M)> {
+        let mut taken = Vec::new();
+        for (number, of) in &mut self.subscriptions {
+            if let Some(held) = of.topics.get_mut(&topic).and_then(|topic| topic.held.take()) {
                 self.held -= 1;
-                self.bytes -= bytes;
+                self.bytes -= held.bytes;
+                taken.push((*number, held.message));
             }
+        }
+        taken
+    }
+
+    /// Begins the interval behind a message of a topic that has gone on without being offered. Call
+    /// [`next_over`](Self::next_over) behind it.
+    pub(crate) fn begin(&mut self, subscription: u64, topic: u64, now: u64) {
+        let Some(of) = self.subscriptions.get_mut(&subscription) else { return };
+        let end = now.saturating_add(of.interval_us);
+        if let Entry::Vacant(place) = of.topics.entry(topic) {
+            place.insert(Topic { end, held: None });
+            self.bytes += TOPIC_BYTES;
+            self.ends.push(Reverse((end, subscription, topic)));
         }
     }
 
-    /// A subscription's next message of a topic. Call [`next_over`](Self::next_over) behind it.
-    pub(crate) fn offer(
-        &mut self,
-        subscription: u64,
-        topic: u64,
-        (message, bytes): (M, usize),
-        now: u64,
-    ) -> Offered<M> {
+    /// A subscription's next message of a topic. It replaces an older one that is held back, unless that is still of
+    /// use at the end of the interval and this one is not. Call [`next_over`](Self::next_over) behind it.
+    pub(crate) fn offer(&mut self, subscription: u64, topic: u64, offered: Message<M>, now: u64) -> Offered<M> {
         self.forget_idle(now);
         let Some(of) = self.subscriptions.get_mut(&subscription) else {
-            return Offered { now: Some(message), replaced: false };
+            return Offered { now: Some(offered.message), replaced: false };
         };
         let end = now.saturating_add(of.interval_us);
         match of.topics.entry(topic) {
@@ -94,22 +122,26 @@ impl<M> Conflation<M> {
                 place.insert(Topic { end, held: None });
                 self.bytes += TOPIC_BYTES;
                 self.ends.push(Reverse((end, subscription, topic)));
-                Offered { now: Some(message), replaced: false }
+                Offered { now: Some(offered.message), replaced: false }
             }
             Entry::Occupied(mut place) => {
                 let place = place.get_mut();
+                let is_better = |held: &Message<M>| offered.until < place.end && place.end <= held.until;
+                if now < place.end && place.held.as_ref().is_some_and(is_better) {
+                    return Offered { now: None, replaced: true };
+                }
                 let older = place.held.take();
                 self.held -= usize::from(older.is_some());
-                self.bytes -= older.as_ref().map_or(0, |(_, bytes)| *bytes);
+                self.bytes -= older.as_ref().map_or(0, |held| held.bytes);
                 let replaced = older.is_some();
                 if place.end <= now {
                     place.end = end;
                     self.ends.push(Reverse((end, subscription, topic)));
-                    return Offered { now: Some(message), replaced };
+                    return Offered { now: Some(offered.message), replaced };
                 }
-                place.held = Some((message, bytes));
                 self.held += 1;
-                self.bytes += bytes;
+                self.bytes += offered.bytes;
+                place.held = Some(offered);
                 Offered { now: None, replaced }
             }
         }
@@ -145,7 +177,7 @@ impl<M> Conflation<M> {
         let Reverse((end, subscription, topic)) = self.ends.pop()?;
         let of = self.subscriptions.get_mut(&subscription)?;
         let place = of.topics.get_mut(&topic).filter(|place| place.end == end)?;
-        let Some((message, bytes)) = place.held.take() else {
+        let Some(Message { message, bytes, .. }) = place.held.take() else {
             of.topics.remove(&topic);
             self.bytes -= TOPIC_BYTES;
             return None;
@@ -180,7 +212,11 @@ mod tests {
     use super::*;
 
     fn offer(of: &mut Conflation<u32>, topic: u64, message: u32, now: u64) -> Offered<u32> {
-        of.offer(1, topic, (message, 100), now)
+        offer_until(of, topic, message, now, u64::MAX)
+    }
+
+    fn offer_until(of: &mut Conflation<u32>, topic: u64, message: u32, now: u64, until: u64) -> Offered<u32> {
+        of.offer(1, topic, Message { message, bytes: 100, until }, now)
     }
 
     const HELD: Offered<u32> = Offered { now: None, replaced: false };
@@ -216,11 +252,50 @@ mod tests {
             offer(&mut of, topic, 2, 1);
         }
         assert_eq!((of.held, of.bytes), (5, 5 * (TOPIC_BYTES + 100)));
-        of.remove(1);
+        assert_eq!(of.remove(1), [2; 5], "what it held back");
         assert_eq!((of.held, of.bytes, of.ends.len(), of.next_due(u64::MAX), of.is_empty()), (0, 0, 0, None, false));
         assert_eq!(offer(&mut of, 1, 3, 2), at_once(3), "it is not there any more");
         of.remove(2);
         assert!(of.is_empty());
+    }
+
+    #[test]
+    fn what_is_held_back_of_a_topic_can_be_taken() {
+        let mut of = Conflation::new(10_000);
+        of.add(1, 1000);
+        for topic in [7, 8] {
+            offer(&mut of, topic, 1, 0);
+            offer(&mut of, topic, 2, 1);
+        }
+        assert_eq!((of.take(7), of.take(7), of.held), (vec![(1, 2)], vec![], 1));
+        assert_eq!(offer(&mut of, 7, 3, 2), HELD, "its interval goes on");
+        assert_eq!((of.next_due(1000), of.next_due(1000), of.next_due(1000)), (Some((1, 3)), Some((1, 2)), None));
+        assert_eq!((of.next_due(2000), of.bytes), (None, 0));
+    }
+
+    #[test]
+    fn a_message_that_went_on_by_itself_begins_an_interval() {
+        let mut of = Conflation::new(10_000);
+        of.add(1, 1000);
+        of.begin(1, 7, 500);
+        of.begin(2, 7, 500);
+        assert_eq!([offer(&mut of, 7, 1, 600), offer(&mut of, 7, 2, 1499)], [HELD, REPLACED]);
+        of.begin(1, 7, 1499);
+        assert_eq!((of.next_due(1500), of.next_due(2500), of.bytes), (Some((1, 2)), None, 0));
+    }
+
+    #[test]
+    fn a_message_that_does_not_last_replaces_none_that_does() {
+        let mut of = Conflation::new(10_000);
+        of.add(1, 1000);
+        assert_eq!([offer(&mut of, 7, 1, 0), offer(&mut of, 7, 2, 100)], [at_once(1), HELD]);
+        assert_eq!(offer_until(&mut of, 7, 3, 200, 999), REPLACED);
+        assert_eq!((of.next_due(1000), of.held), (Some((1, 2)), 0));
+        assert_eq!(offer_until(&mut of, 7, 4, 1100, 1200), HELD);
+        assert_eq!(offer_until(&mut of, 7, 5, 1150, 1300), REPLACED, "of two that do not last, the newer");
+        assert_eq!(offer_until(&mut of, 7, 6, 1200, 2000), REPLACED);
+        assert_eq!((of.next_due(2000), of.held), (Some((1, 6)), 0));
+        assert_eq!(offer_until(&mut of, 7, 7, 3000, 3001), at_once(7));
     }
 
     #[test]

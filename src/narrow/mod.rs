@@ -14,7 +14,7 @@ mod selection;
 
 use uuid::Uuid;
 
-pub(crate) use self::conflation::{Conflation, Offered};
+pub(crate) use self::conflation::{Conflation, Message, Offered};
 pub(crate) use self::filter::{Filter, FilterError};
 pub(crate) use self::filters::{FilterId, Filters};
 use self::meta::Meta;

@@ -111,23 +111,34 @@ impl EncodedRun {
     }
 }
 
-/// A lane of a client, for messages to it that do not go on its control lane.
+/// A lane of a client, for messages to it alone, if they do not go on its control lane as others do.
 #[derive(Debug)]
 pub(crate) struct OnLane {
     pub(crate) writer: Arc<LaneWriter>,
+    /// What happens if there is no room.
+    pub(crate) overflow: Overflow,
     /// Keeps the lane open until this is dropped.
     _keeps_open: Option<TaskTrackerToken>,
 }
 
 impl OnLane {
-    pub(crate) fn new(writer: Arc<LaneWriter>) -> Self {
-        Self { writer, _keeps_open: None }
+    /// A lane on which messages wait beyond its bounds: their number has another bound.
+    pub(crate) fn beyond_bounds(writer: Arc<LaneWriter>) -> Self {
+        Self { writer, overflow: Overflow::Append, _keeps_open: None }
     }
 
     /// A lane that its owner does not end before this is dropped: it waits for the tracker.
     pub(crate) fn kept_open(writer: Arc<LaneWriter>, by: &TaskTracker) -> Self {
-        Self { writer, _keeps_open: Some(by.token()) }
+        Self { writer, overflow: Overflow::Refuse, _keeps_open: Some(by.token()) }
     }
+}
+
+/// Why a client has to go.
+#[derive(Debug)]
+struct Ended {
+    closed: ClosedBy,
+    /// Whether others than the server decided so, whatever the code says.
+    is_for_good: bool,
 }
 
 /// A client as its senders know it.
@@ -145,7 +156,7 @@ pub(crate) struct Outbound {
     /// Those that are bound to a lane.
     subscriptions: AtomicUsize,
     /// Why the client has to go, once that is decided.
-    ended: OnceLock<ClosedBy>,
+    ended: OnceLock<Ended>,
     /// What others than the client do with its subscriptions.
     orders: Orders,
     /// The place for a second WebSocket.
@@ -248,9 +259,14 @@ impl Outbound {
         if self.ended.get().is_some() {
             return Sent::default();
         }
+        self.deliver_last(batch, lane)
+    }
+
+    /// The same, also to a client whose end is decided: the last messages before its `close`.
+    pub(crate) fn deliver_last(&self, batch: EncodedBatch, lane: Option<&OnLane>) -> Sent {
         let (joined, messages) = batch.into_frames(self.compression);
-        let writer = lane.map_or(&self.control, |lane| &lane.writer);
-        let taken = match writer.try_send_joined(&joined, Overflow::Refuse) {
+        let (writer, overflow) = lane.map_or((&self.control, Overflow::Refuse), |lane| (&lane.writer, lane.overflow));
+        let taken = match writer.try_send_joined(&joined, overflow) {
             Ok(()) => return Sent { messages, bytes: joined.len() - messages * PREFIX_BYTES },
             // The client does not want what comes on this lane; the others go on.
             Err((taken, SendFailure::Stopped)) if lane.is_some() => taken,
@@ -434,16 +450,30 @@ impl Outbound {
 
     /// Ends the client, unless it has been ended already.
     pub(crate) fn end(&self, closed: ClosedBy) {
-        if self.ended.set(closed).is_ok() {
+        self.end_as(Ended { closed, is_for_good: false });
+    }
+
+    /// The same for a client that is not to stay a member of its topics, whatever the code is.
+    pub(crate) fn end_for_good(&self, closed: ClosedBy) {
+        self.end_as(Ended { closed, is_for_good: true });
+    }
+
+    fn end_as(&self, ended: Ended) {
+        if self.ended.set(ended).is_ok() {
             self.called.notify_one();
         }
+    }
+
+    /// Whether the client was ended for good.
+    pub(crate) fn is_ended_for_good(&self) -> bool {
+        self.ended.get().is_some_and(|ended| ended.is_for_good)
     }
 
     /// Waits until the client is ended. One caller, which is not in [`called`](Self::called) as well.
     pub(crate) async fn ended(&self) -> ClosedBy {
         loop {
-            if let Some(closed) = self.ended.get() {
-                return closed.clone();
+            if let Some(ended) = self.ended.get() {
+                return ended.closed.clone();
             }
             self.called.notified().await;
         }
@@ -459,8 +489,8 @@ impl Outbound {
     /// Waits for the next call, or until the client is ended. One caller. Cancel safe.
     pub(crate) async fn called(&self) -> Result<Call, ClosedBy> {
         loop {
-            if let Some(closed) = self.ended.get() {
-                return Err(closed.clone());
+            if let Some(ended) = self.ended.get() {
+                return Err(ended.closed.clone());
             }
             if let Some(order) = self.orders.take() {
                 return Ok(Call::Order(order));

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use quic_websocket_lane::LaneWriter;
+use quic_websocket_lane::{LaneWriter, Overflow};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -157,11 +157,12 @@ impl DirectBatch {
         registry: &Registry,
         from_worker: usize,
         to: Uuid,
-        lane: Option<&Arc<LaneWriter>>,
+        lane: Option<(&Arc<LaneWriter>, Overflow)>,
         bytes: usize,
     ) -> bool {
         to == self.to
-            && self.lane.as_ref().map(|own| Arc::as_ptr(&own.writer)) == lane.map(Arc::as_ptr)
+            && self.lane.as_ref().map(|own| (Arc::as_ptr(&own.writer), own.overflow))
+                == lane.map(|(writer, overflow)| (Arc::as_ptr(writer), overflow))
             && self.messages.bytes() + bytes <= MAX_BATCH_BYTES
             && (matches!(self.way, Way::Inbox(_)) || registry.is_idle(from_worker))
     }

@@ -160,7 +160,7 @@ impl Inbox {
                     }
                     Dispatch::End { client, closed } => {
                         if let Some(client) = roster.get(client) {
-                            client.end(closed);
+                            client.end_for_good(closed);
                         }
                     }
                     Dispatch::All { encoded, share } => {

@@ -29,8 +29,8 @@ pub(crate) use self::error::{NotOpened, Unanswered};
 use self::group::{Group, NotChosen};
 use self::responder::{Member, Offered};
 pub(crate) use self::responder::{Offer, Place, Responder};
-pub(crate) use self::table::Number;
-use self::table::{OfferId, Open, Refused, Table};
+pub(crate) use self::table::{Number, OfferId};
+use self::table::{Open, Refused, Table};
 use crate::message::{CallTarget, Recipient, RequestId};
 use crate::outbound::{OnLane, Outbound};
 
@@ -337,8 +337,7 @@ impl From<NotOpened> for NotNow {
 pub(crate) struct Opened {
     pub(crate) number: Number,
     pub(crate) responder: Arc<Responder>,
-    /// `None` for the responder's control lane.
-    pub(crate) lane: Option<OnLane>,
+    pub(crate) lane: OnLane,
 }
 
 #[cfg(test)]

@@ -38,8 +38,9 @@ impl Place {
         &self.responder
     }
 
-    pub(crate) fn lane(&self) -> Option<OnLane> {
-        self.lane.clone().map(OnLane::new)
+    /// The lane of its requests, each of which has a place.
+    pub(crate) fn lane(&self) -> OnLane {
+        OnLane::beyond_bounds(Arc::clone(self.lane.as_ref().unwrap_or(&self.responder.client.control)))
     }
 }
 
@@ -87,6 +88,10 @@ pub(crate) struct Offer {
 }
 
 impl Offer {
+    pub(crate) fn id(&self) -> OfferId {
+        self.id
+    }
+
     /// From now on the client gets requests, on a lane or its control lane.
     pub(crate) fn begin(&self, lane: Option<Arc<LaneWriter>>) {
         let mut part = self.requests.part(&self.to).lock();

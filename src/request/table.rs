@@ -9,7 +9,7 @@ use std::hash::Hash;
 pub(crate) type Number = u64;
 
 /// The number of a responder's readiness to answer: one subscription, or its handshake.
-pub(super) type OfferId = u64;
+pub(crate) type OfferId = u64;
 
 /// Why a request cannot be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

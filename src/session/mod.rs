@@ -304,7 +304,8 @@ async fn serve(
     drop(registered);
     handler::leave(context, &session.caller, matches!(end, End::Sent(_)));
     let tell = !worker_context.draining.is_cancelled();
-    Box::pin(context.topics.leave(client, end.is_lost(), tell)).await;
+    let is_lost = end.is_lost() && !outbound.is_ended_for_good();
+    Box::pin(context.topics.leave(client, is_lost, tell)).await;
     session.leaving.cancel();
     client.tasks.close();
     lanes.second = second;

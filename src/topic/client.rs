@@ -22,7 +22,7 @@ use crate::consumer::MemberId;
 use crate::message::{ConsumerName, Member, Sender, Subscribe, TopicName, TopicPattern};
 use crate::outbound::{Maker, Outbound, TopicLane};
 use crate::pattern_index::{PatternIndex, Sought};
-use crate::request::Offer;
+use crate::request::{Offer, OfferId};
 
 /// One client. Its owner calls [`Topics::leave`](super::Topics::leave) at its end, and awaits `tasks`.
 #[derive(Debug)]
@@ -196,7 +196,7 @@ impl Client {
         let mut subscriptions = self.subscriptions();
         if maker == Maker::Token {
             subscriptions.assigned.retain(|assigned| assigned != text);
-        } else if subscriptions.assigned.contains(text) {
+        } else if maker == Maker::Client && subscriptions.assigned.contains(text) {
             return Err(TopicError::Subscribed(text.clone()));
         }
         let held = subscriptions.by_text.len();
@@ -221,6 +221,13 @@ impl Client {
             subscriptions.assigned.push(text.clone());
         }
         is_new
+    }
+
+    /// Makes a subscription that there is already the operator's, so that no new token ends it.
+    pub(crate) fn assign_to_operator(&self, text: &TopicPattern) {
+        if let Some(Some(held)) = self.subscriptions().by_text.get_mut(text) {
+            held.maker = Maker::Operator;
+        }
     }
 
     /// Gives up a subscription that the server was about to make.
@@ -310,13 +317,14 @@ impl Client {
         Some((Arc::clone(held.topic.as_ref()?), Arc::clone(&membership.dispatcher)))
     }
 
-    /// Begins a subscription's offer to answer requests, on the lane of its messages; it ends with the subscription.
-    pub(crate) fn hold_offer(&self, text: &TopicPattern, offer: Offer) {
-        let mut subscriptions = self.subscriptions();
-        if let Some(Some(held)) = subscriptions.by_text.get_mut(text) {
-            let lane = held.lane.number.map(|_| Arc::clone(&held.lane.writer));
-            offer.begin(lane);
-            held.offer = Some(Box::new(offer));
+    /// Begins a subscription's offer to answer requests, on the lane of its messages, unless it has ended with the
+    /// subscription.
+    pub(crate) fn begin_offer(&self, text: &TopicPattern, id: OfferId) {
+        let subscriptions = self.subscriptions();
+        if let Some(Some(Subscription { lane, offer: Some(offer), .. })) = subscriptions.by_text.get(text)
+            && offer.id() == id
+        {
+            offer.begin(lane.number.map(|_| Arc::clone(&lane.writer)));
         }
     }
 

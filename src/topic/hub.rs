@@ -37,16 +37,18 @@ pub(super) enum InboxItem {
     Message { topic: Arc<Topic>, record: Record, chosen: Option<Uuid>, done: Option<TaskTrackerToken> },
     /// Something happened to a topic's members.
     Presence(PresenceNotices),
-    /// A subscription begins; other subscribers may have to be told. `first`: what this one is told first.
+    /// A subscription begins; other subscribers may have to be told. `start`: where it begins, if it gets all messages
+    /// of one topic. `first`: what this one is told first.
     Subscribe {
         target: Target,
         receiver: Receiver,
+        start: Option<Start>,
         joined: Option<PresenceNotices>,
         marker: Option<ControlMarker>,
         first: Option<Arc<EncodedMessage>>,
     },
-    /// A subscriber's replay is complete.
-    GoLive { topic: u64, client: Uuid },
+    /// A subscriber's replay is complete, and has sent something in place of all for one with a `max_rate`.
+    GoLive { topic: u64, client: Uuid, has_sent: bool },
     /// Subscriptions of a client end; other subscribers may have to be told.
     Leave {
         client: Uuid,
@@ -57,6 +59,15 @@ pub(super) enum InboxItem {
     },
     /// A topic was forgotten.
     Forget { topic: u64 },
+}
+
+/// The beginning of a subscription to one topic.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Start {
+    /// Messages behind this offset come by it: replayed, or live.
+    pub(super) after: u64,
+    /// Whether a replay is complete already, and has sent something in place of all for one with a `max_rate`.
+    pub(super) has_sent: bool,
 }
 
 /// Events among a topic's members, for the topic's subscribers that asked for these.
@@ -149,12 +160,12 @@ impl Inbox {
                         drop(tokens);
                     }
                     InboxItem::Presence(notices) => hub.tell(notices).await,
-                    InboxItem::Subscribe { target, receiver, joined, marker, first } => {
+                    InboxItem::Subscribe { target, receiver, start, joined, marker, first } => {
                         if let Some(notices) = joined {
                             hub.tell(notices).await;
                         }
                         let first = first.map(|first| (receiver.clone(), first));
-                        hub.add(target, receiver);
+                        hub.add(target, receiver, start);
                         if let Some(marker) = marker {
                             marker.take();
                         }
@@ -162,10 +173,11 @@ impl Inbox {
                             hub.tell_one(&receiver, first);
                         }
                     }
-                    InboxItem::GoLive { topic, client } => hub.routes.go_live(topic, client),
+                    InboxItem::GoLive { topic, client, has_sent } => hub.go_live(topic, client, has_sent),
                     InboxItem::Leave { client, targets, left, undelivered, marker } => {
                         for target in &targets {
-                            hub.remove(target, client);
+                            // A client that leaves altogether has no marker.
+                            hub.remove(target, client, marker.is_some()).await;
                             hub.let_others_run().await;
                         }
                         if let Some(marker) = marker {
@@ -196,17 +208,71 @@ struct Hub<'a> {
 }
 
 impl Hub<'_> {
-    fn add(&mut self, target: Target, receiver: Receiver) {
+    fn add(&mut self, target: Target, receiver: Receiver, start: Option<Start>) {
         let (client, narrowing) = (receiver.client.id, receiver.narrowing.clone());
+        let topic = if let Target::Topic(topic) = target { start.map(|start| (topic, start)) } else { None };
+        if let Some((topic, start)) = topic {
+            self.hand_over(topic, client, start.after);
+        }
         let slot = self.routes.add(target, receiver);
         if let Some(narrowing) = narrowing {
             self.narrowed.add(slot, client, &narrowing);
+            if let Some((topic, Start { has_sent: true, .. })) = topic {
+                self.begin_interval(slot, client, topic);
+            }
         }
     }
 
-    fn remove(&mut self, target: &Target, client: Uuid) {
-        if let Some(slot) = self.routes.remove(target, client) {
-            self.narrowed.remove(slot);
+    /// Delivers what a client's patterns hold back of a topic, now that a subscription by its name brings the messages
+    /// behind an offset. Those are dropped: they come by that.
+    fn hand_over(&mut self, topic: u64, client: Uuid, after: u64) {
+        for (slot, held) in self.narrowed.take(client, topic) {
+            if held.offset <= after {
+                let sent = self.release(slot, &held);
+                self.counters.fanned_out(sent);
+            }
+        }
+    }
+
+    fn go_live(&mut self, topic: u64, client: Uuid, has_sent: bool) {
+        if let Some(slot) = self.routes.go_live(topic, client)
+            && has_sent
+        {
+            self.begin_interval(slot, client, topic);
+        }
+    }
+
+    /// Begins the interval of a `max_rate` behind what was replayed.
+    fn begin_interval(&mut self, slot: Slot, client: Uuid, topic: u64) {
+        self.narrowed.begin(slot, client, topic);
+        while let Some((slot, held)) = self.narrowed.next_over(client) {
+            let sent = self.release(slot, &held);
+            self.counters.fanned_out(sent);
+        }
+    }
+
+    /// Removes a subscription. If `passes_on`, what it held back comes by the client's next one that matches.
+    async fn remove(&mut self, target: &Target, client: Uuid, passes_on: bool) {
+        let Some(slot) = self.routes.remove(target, client) else { return };
+        for held in self.narrowed.remove(slot) {
+            if passes_on && !held.is_expired(now_ms()) {
+                self.pass_on(client, &held).await;
+                self.let_others_run().await;
+            }
+        }
+    }
+
+    /// Delivers a message to the subscription that brings a client the topic now, if there is one.
+    async fn pass_on(&mut self, client: Uuid, held: &HeldMessage) {
+        let (topic, run) = (&held.topic, held.run());
+        let slots = self.routes.all(topic.id, &topic.name, &topic.rule).await;
+        let is_own = |slot: &&Slot| self.routes.receiver(**slot).is_some_and(|receiver| receiver.client.id == client);
+        if let Some(&slot) = slots.iter().find(is_own) {
+            let mut parts = Parts::new(topic, &run);
+            self.narrowed.next_run();
+            let sent = self.bring(slot, &run, &mut parts);
+            self.counters.fanned_out(sent);
+            parts.count(self.counters);
         }
     }
 
@@ -222,22 +288,29 @@ impl Hub<'_> {
             let Some(receiver) = self.routes.receiver(slot).filter(|receiver| receiver.is_live) else { continue };
             match &receiver.narrowing {
                 None => sent += deliver_to(receiver, topic, &run),
-                Some(narrowing) => {
-                    if let Some(part) = self.narrowed.choose(slot, receiver, narrowing, &mut parts) {
-                        sent += deliver_to(receiver, topic, part);
-                    }
-                    if narrowing.interval_us.is_some() {
-                        let client = receiver.client.id;
-                        while let Some((slot, held)) = self.narrowed.next_over(client) {
-                            sent += self.release(slot, &held);
-                        }
-                    }
-                }
+                Some(_) => sent += self.bring(slot, &run, &mut parts),
             }
             self.let_others_run().await;
         }
         self.counters.fanned_out(sent);
         parts.count(self.counters);
+    }
+
+    /// Delivers messages to one subscription, or those of them that it gets now.
+    fn bring(&mut self, slot: Slot, run: &EncodedRun, parts: &mut Parts<'_>) -> Sent {
+        let (topic, mut sent) = (parts.topic(), Sent::default());
+        let Some(receiver) = self.routes.receiver(slot).filter(|receiver| receiver.is_live) else { return sent };
+        let Some(narrowing) = &receiver.narrowing else { return deliver_to(receiver, topic, run) };
+        if let Some(part) = self.narrowed.choose(slot, receiver, narrowing, parts) {
+            sent += deliver_to(receiver, topic, part);
+        }
+        if narrowing.interval_us.is_some() {
+            let client = receiver.client.id;
+            while let Some((slot, held)) = self.narrowed.next_over(client) {
+                sent += self.release(slot, &held);
+            }
+        }
+        sent
     }
 
     /// Delivers the messages that were held back until now.

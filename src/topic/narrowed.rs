@@ -14,8 +14,9 @@ use super::routes::{Receiver, Slot};
 use super::topic::Topic;
 use crate::envelope::EncodedMessage;
 use crate::log::Record;
+use crate::message::now_ms;
 use crate::metrics::Counters;
-use crate::narrow::{Conflation, FilterId, Filters, Narrowing, Offered, Selection, Traits};
+use crate::narrow::{Conflation, FilterId, Filters, Message, Narrowing, Offered, Selection, Traits};
 use crate::outbound::EncodedRun;
 
 /// Parts of a run that are remembered for other receivers of the same messages. Each has a copy of them.
@@ -101,6 +102,10 @@ impl<'a> Parts<'a> {
         &self.traits
     }
 
+    pub(super) fn topic(&self) -> &'a Arc<Topic> {
+        self.topic
+    }
+
     /// Counts the messages that receivers did not get.
     pub(super) fn count(&self, counters: &Counters) {
         if self.filtered > 0 || self.conflated > 0 {
@@ -149,21 +154,42 @@ impl Narrowed {
         self.subscriptions.insert(slot.number(), Entry { slot, client, filter, has_rate });
     }
 
-    /// Removes a subscription, with what is held back for it.
-    pub(super) fn remove(&mut self, slot: Slot) {
-        let number = slot.number();
-        let Some(Entry { client, filter, has_rate, .. }) = self.subscriptions.remove(&number) else { return };
+    /// Removes a subscription; gives what is held back for it.
+    pub(super) fn remove(&mut self, slot: Slot) -> Vec<HeldMessage> {
+        let (number, mut rest) = (slot.number(), Vec::new());
+        let Some(Entry { client, filter, has_rate, .. }) = self.subscriptions.remove(&number) else { return rest };
         if let Some(filter) = filter {
             self.filters.remove(filter);
         }
         if has_rate && let Some(held) = self.held.get_mut(&client) {
-            held.messages.remove(number);
+            rest = held.messages.remove(number);
             if held.messages.is_empty() {
                 self.held.remove(&client);
             }
         }
         if self.held.is_empty() {
             self.due = BinaryHeap::new();
+        }
+        rest
+    }
+
+    /// Takes what a client's subscriptions hold back of a topic, oldest first.
+    pub(super) fn take(&mut self, client: Uuid, topic: u64) -> Vec<(Slot, HeldMessage)> {
+        let Some(held) = self.held.get_mut(&client) else { return Vec::new() };
+        let taken = held.messages.take(topic).into_iter();
+        let mut taken: Vec<_> =
+            taken.filter_map(|(number, held)| Some((self.subscriptions.get(&number)?.slot, held))).collect();
+        taken.sort_unstable_by_key(|(_, held)| held.offset);
+        taken
+    }
+
+    /// Begins the interval behind a message that was replayed to a subscription. Behind it, call
+    /// [`next_over`](Self::next_over).
+    pub(super) fn begin(&mut self, slot: Slot, client: Uuid, topic: u64) {
+        let now = self.now();
+        if let Some(held) = self.held.get_mut(&client) {
+            held.messages.begin(slot.number(), topic, now);
+            arm(held, client, &mut self.due);
         }
     }
 
@@ -208,7 +234,10 @@ impl Narrowed {
         let Some(held) = self.held.get_mut(&client) else { return Offered { now: Some(()), replaced: false } };
         let (encoded, offset) = parts.run.message(at);
         let message = HeldMessage { topic: Arc::clone(parts.topic), offset, encoded: Arc::clone(encoded) };
-        let offered = held.messages.offer(number, parts.topic.id, (message, encoded.cost()), now);
+        let lasts_us = |expires_at: u64| expires_at.saturating_sub(now_ms()).saturating_mul(1000);
+        let until = encoded.expires_at().map_or(u64::MAX, |expires_at| now.saturating_add(lasts_us(expires_at)));
+        let message = Message { message, bytes: encoded.cost(), until };
+        let offered = held.messages.offer(number, parts.topic.id, message, now);
         arm(held, client, &mut self.due);
         Offered { now: offered.now.map(drop), replaced: offered.replaced }
     }

@@ -30,6 +30,8 @@ pub(super) struct Replay {
     pub(super) after: Arc<AtomicU64>,
     /// For a receiver with a `max_rate`.
     pub(super) newest: Newest,
+    /// Whether it has sent that.
+    pub(super) has_sent: bool,
 }
 
 /// The newest message that a replay has met, to be sent when the replay is complete, and the loss of messages behind
@@ -44,7 +46,7 @@ impl Replay {
     /// A replay to a subscriber of what is behind an offset.
     pub(super) fn new(topic: &Arc<Topic>, receiver: &Receiver, after: &Arc<AtomicU64>) -> Self {
         let (topic, receiver, after) = (Arc::clone(topic), receiver.clone(), Arc::clone(after));
-        Self { topic, receiver, after, newest: Newest::default() }
+        Self { topic, receiver, after, newest: Newest::default(), has_sent: false }
     }
 
     fn has_rate(&self) -> bool {
@@ -127,6 +129,7 @@ impl Replay {
     /// Sends the newest message to a receiver with a `max_rate`, if it is not one that it wants all of.
     fn send_newest(&mut self) {
         let Newest { record, gap } = std::mem::take(&mut self.newest);
+        self.has_sent = record.is_some();
         self.deliver(record.into_iter().collect());
         if let Some(gap) = gap {
             self.receiver.client.deliver_gap(&self.receiver.lane, gap);
@@ -218,7 +221,8 @@ impl Replay {
                 if !self.step(log) {
                     return Some(place);
                 }
-                place.send(InboxItem::GoLive { topic: topic.id, client: self.receiver.client.id });
+                let (client, has_sent) = (self.receiver.client.id, self.has_sent);
+                place.send(InboxItem::GoLive { topic: topic.id, client, has_sent });
                 None
             });
             if place.is_none() {

@@ -161,13 +161,13 @@ impl Routes {
         self.receiver(*self.by_client.get(&client)?.get(&Target::Topic(topic))?)
     }
 
-    /// A client's replay is complete.
-    pub(super) fn go_live(&mut self, topic: u64, client: Uuid) {
-        let subscriptions = self.by_client.get(&client);
-        let Some(slot) = subscriptions.and_then(|of| of.get(&Target::Topic(topic))) else { return };
+    /// A client's replay is complete. Gives the subscription's place, while it lasts.
+    pub(super) fn go_live(&mut self, topic: u64, client: Uuid) -> Option<Slot> {
+        let slot = *self.by_client.get(&client)?.get(&Target::Topic(topic))?;
         if let Some((_, Some(receiver))) = self.receivers.get_mut(slot.at) {
             receiver.is_live = true;
         }
+        Some(slot)
     }
 
     /// Removes a subscription; gives its former slot.

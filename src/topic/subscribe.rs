@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use quic_websocket_lane::Overflow;
 use tokio::sync::mpsc::Permit;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,7 @@ use crate::log::{Since, Unrecovered};
 use crate::message::{ConsumerName, ConsumerRequest, Position, Subscribe, TopicName, TopicPattern};
 use crate::narrow::{Filter, Narrowing};
 use crate::outbound::{Maker, TopicLane};
+use crate::request::Offer;
 
 /// One second in microseconds.
 const SECOND_US: u64 = 1_000_000;
@@ -39,6 +41,8 @@ pub(crate) struct SubscribeRequest<'a> {
     /// Whether a pattern also brings what is in the inboxes of users.
     pub(crate) sees_inboxes: bool,
     pub(crate) maker: Maker,
+    /// Its offer to answer requests, which the subscription takes.
+    pub(crate) offer: &'a Mutex<Option<Offer>>,
 }
 
 /// A subscription that has begun.
@@ -131,7 +135,8 @@ impl Topics {
             self.shared.workers.add_pattern(who.worker, &wanted.topic, is_authenticated, watch);
             if let Some(place) = place {
                 let target = Target::Pattern(wanted.topic.clone());
-                place.send(InboxItem::Subscribe { target, receiver, joined: None, marker: None, first: None });
+                let (start, joined, marker, first) = (None, None, None, None);
+                place.send(InboxItem::Subscribe { target, receiver, start, joined, marker, first });
             }
             let (sees_inboxes, source) = (request.sees_inboxes, Source::All);
             let (topic, catching_up, maker) = (None, None, request.maker);

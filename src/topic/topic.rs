@@ -17,7 +17,7 @@ use self::members::Watchers;
 use super::blocking::Blocking;
 use super::client::{CatchingUp, Client, Reserved, Source, Subscription, Watch};
 use super::consumers::{Consumers, Dispatcher, Displaced, Progress};
-use super::hub::{InboxItem, UndeliveredRange};
+use super::hub::{InboxItem, Start, UndeliveredRange};
 use super::queue_group::QueueGroup;
 use super::replay::Replay;
 use super::routes::{Receiver, Target};
@@ -258,15 +258,16 @@ impl Topic {
             let mut replay = Replay::new(self, &receiver, &after);
             receiver.is_live =
                 replay.is_done(&state.log) || (there.is_none() && lane.writer.has_room() && replay.step(&state.log));
+            let start = receiver.is_whole.then_some(Start { after: start.after, has_sent: replay.has_sent });
             let catching_up = (!receiver.is_live).then(|| {
                 let task = replay.catch_up(who.worker, there);
                 CatchingUp { task: who.tasks.spawn(task).abort_handle(), after }
             });
             let target = Target::Topic(self.id);
-            room.send(who.worker, InboxItem::Subscribe { target, receiver, joined, marker, first });
+            room.send(who.worker, InboxItem::Subscribe { target, receiver, start, joined, marker, first });
             let (topic, sees_inboxes) = (Some(Arc::clone(self)), false);
             let (source, maker) = (if is_shared { Source::Group } else { Source::All }, request.maker);
-            let offer = None;
+            let offer = request.offer.lock().take().map(Box::new);
             Subscription {
                 topic,
                 lane,
@@ -338,7 +339,8 @@ impl Topic {
                 state.watchers.add(watch);
                 let first = self.first_count(state, watch);
                 let (target, receiver) = (Target::Topic(self.id), Receiver { is_whole: false, ..receiver });
-                room.send(who.worker, InboxItem::Subscribe { target, receiver, joined, marker: None, first });
+                let (start, marker) = (None, None);
+                room.send(who.worker, InboxItem::Subscribe { target, receiver, start, joined, marker, first });
             } else if let Some(joined) = joined {
                 room.send(who.worker, InboxItem::Presence(joined));
             }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
-use crate::common::{RawClient, RawLane, TestServer, soon};
+use crate::common::{RawClient, RawLane, TestServer, framed, soon};
 use quinn::TransportConfig;
 use serde_json::json;
 
@@ -87,7 +87,7 @@ async fn of_direct_messages_in_a_row_those_that_a_full_backlog_took_are_ok_and_t
         let mut sender = server.client("sender").await;
         let stuck = narrow(&server, 2000).await;
         let message = |n| json!({"type": "direct", "id": n, "to": stuck.id, "content": "x"}).to_string();
-        let frames = (0..200).flat_map(|n| crate::common::framed(message(n).as_bytes()));
+        let frames = (0..200).flat_map(|n| framed(message(n).as_bytes()));
         sender.control.raw(&frames.collect::<Vec<_>>()).await;
         let mut taken = 0;
         for n in 0..200 {
@@ -112,7 +112,7 @@ async fn ask_until_held_back(lane: &mut RawLane, neighbour: &mut RawClient, size
     // Capacity: the client's window, the server's, and a batch of replies between them.
     for n in 0..1000 {
         let message = json!({"type": "text", "id": n, "content": "x".repeat(size)});
-        let frame = crate::common::framed(message.to_string().as_bytes());
+        let frame = framed(message.to_string().as_bytes());
         let mut taken = 0;
         while taken < frame.len() {
             // Held back: the neighbour has been served a hundred times and there was still no room.
@@ -235,5 +235,37 @@ async fn unread_replies_on_many_lanes_stay_within_the_clients_backlog() {
         assert_eq!(lane.expect("text").await["re"], n);
     });
     futures_util::future::join_all(read).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_backlog_of_requests_is_told_to_the_client_that_asks_and_closes_none() {
+    let server = TestServer::start_with(|config| config.limits.lane_backlog_messages = 20).await;
+    let mut asking = server.client("asking").await;
+    let mut busy = narrow(&server, 2000).await;
+    busy.control.say(json!({"type": "subscribe", "topic": "rpc", "requests": true, "lane": "control"})).await;
+    busy.control.expect("subscribed").await;
+    // At once, so that each sees room that those before it take only later.
+    let ask = |n: u64| json!({"type": "request", "id": n, "topic": "rpc", "content": "x", "timeout_ms": 60_000});
+    let requests: Vec<u8> = (0..200).flat_map(|n| framed(ask(n).to_string().as_bytes())).collect();
+    asking.control.raw(&requests).await;
+    asking.control.say(ask(200)).await;
+    asking.control.say(json!({"type": "text", "content": "the end"})).await;
+    let mut refused = 0;
+    loop {
+        let next = asking.control.hear().await;
+        if next["type"] == "text" {
+            break;
+        }
+        assert_eq!(next["code"], 503, "{next}");
+        refused += 1;
+    }
+    assert!(refused > 0, "the last one finds no room");
+    for _ in refused..201 {
+        let request = busy.control.expect("request").await;
+        busy.control.say(json!({"type": "reply", "request": request["request"], "data": 1})).await;
+        asking.control.expect("reply").await;
+    }
+    busy.control.lives("busy").await;
     server.stop().await;
 }

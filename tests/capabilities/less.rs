@@ -468,3 +468,107 @@ async fn each_of_a_crowd_gets_exactly_what_it_wants() {
     until("all are counted", || server.status.stats(0).totals.filtered == skipped).await;
     server.stop().await;
 }
+
+/// The offsets of a topic's messages on the control lane up to a reply of another kind.
+async fn offsets_up_to(client: &mut Party, topic: &str, kind: &str) -> Vec<u64> {
+    let mut offsets = Vec::new();
+    loop {
+        let next = client.control.hear().await;
+        if next["type"] == kind {
+            return offsets;
+        }
+        assert_eq!(next["type"], "message", "{next}");
+        if next["topic"] == topic {
+            offsets.push(offset(&next));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_pattern_holds_back_comes_before_a_subscription_by_name_or_by_its_replay() {
+    let (server, _dir) = server("").await;
+    let mut publisher = Over::Native.party(&server, "publisher").await;
+    for over in Over::ALL {
+        for replays in [false, true] {
+            let topic = format!("a.{}-{replays}", over.name());
+            let mut client = over.party(&server, "client").await;
+            client.control.say(json!({"type": "subscribe", "topic": "a.*", "max_rate": 1, "lane": "control"})).await;
+            client.control.expect("subscribed").await;
+            publisher.control.say(json!({"type": "publish", "id": 1, "topic": topic, "content": ""})).await;
+            let first = publisher.control.expect("published").await;
+            client.control.expect("message").await;
+            publish(&mut publisher, &topic, json!({})).await;
+            let mut by_name = json!({"type": "subscribe", "topic": topic, "lane": "control"});
+            if replays {
+                by_name["since"] = json!({"epoch": first["epoch"], "offset": 1});
+            }
+            client.control.say(by_name).await;
+            let before = offsets_up_to(&mut client, &topic, "subscribed").await;
+            publish(&mut publisher, &topic, json!({})).await;
+            // Its interval ends after that of the other topic.
+            let mut after = Vec::new();
+            for _ in 0..2 {
+                publish(&mut publisher, "a.clock", json!({})).await;
+                loop {
+                    let next = client.control.expect("message").await;
+                    if next["topic"] == "a.clock" {
+                        break;
+                    }
+                    after.push(offset(&next));
+                }
+            }
+            if replays {
+                assert!(before.len() <= 1 && after == [2, 3], "{before:?}, {after:?}");
+            } else {
+                assert!(before == [2] && after == [3], "{before:?}, {after:?}");
+            }
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_subscription_held_back_comes_by_another_one_when_it_ends() {
+    let (server, _dir) = server("").await;
+    let mut publisher = Over::Native.party(&server, "publisher").await;
+    for over in Over::ALL {
+        let topic = format!("a.{}", over.name());
+        let mut client = over.party(&server, "client").await;
+        for subscribe in [json!({"topic": "a.*"}), json!({"topic": topic, "max_rate": 1})] {
+            let mut request = json!({"type": "subscribe", "lane": "control"});
+            request.as_object_mut().expect("an object").extend(subscribe.as_object().expect("an object").clone());
+            client.control.say(request).await;
+            client.control.expect("subscribed").await;
+        }
+        publish(&mut publisher, &topic, json!({})).await;
+        assert_eq!(offset(&client.control.expect("message").await), 1);
+        publish(&mut publisher, &topic, json!({})).await;
+        client.control.say(json!({"type": "unsubscribe", "id": "u", "topic": topic})).await;
+        assert_eq!(offsets_up_to(&mut client, &topic, "ok").await, [2]);
+        publish(&mut publisher, &topic, json!({})).await;
+        assert_eq!(offset(&client.control.expect("message").await), 3);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_replayed_message_begins_an_interval() {
+    for rules in ["", "durability = 'os'"] {
+        let (server, _dir) = server(rules).await;
+        let mut publisher = Over::Native.party(&server, "publisher").await;
+        let mut newest = publish(&mut publisher, "a", json!({})).await;
+        // A machine that stands still for a second lets a message through.
+        for attempt in 1.. {
+            let mut client = Subscriber::over(Over::Native, &server, "client").await;
+            client.subscribe(json!({"topic": "a", "max_rate": 1, "recent": 1})).await;
+            hear(&mut client, "a", &[newest]).await;
+            publish(&mut publisher, "a", json!({})).await;
+            newest = publish(&mut publisher, "a", json!({})).await;
+            if offset(&client.hear("a").await) == newest {
+                break;
+            }
+            assert!(attempt < 20, "the message behind the replay always comes at once");
+        }
+        server.stop().await;
+    }
+}

@@ -6,7 +6,6 @@ mod common;
 
 mod address_limits;
 mod admin;
-mod admin_browse;
 mod backlog;
 mod bad_fields;
 mod bad_input;

@@ -3,6 +3,7 @@
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
+use crate::common::admin;
 use crate::common::over::Over;
 use crate::common::requests::{addressed, answer, ask, offer, responder, settled};
 use crate::common::tokens::{asking, bearer, token};
@@ -301,6 +302,45 @@ async fn replies_are_not_counted_as_messages_of_the_responder_but_stray_ones_are
         assert!(codes.contains(&404) && codes.last() == Some(&429), "{codes:?}");
     }
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_reply_that_is_refused_counts_as_a_message() {
+    let server = TestServer::start_with(|config| {
+        config.rates.loopback = true;
+        (config.rates.client_messages, config.rates.client_messages_burst) = (1, 20);
+    })
+    .await;
+    for over in Over::ALL {
+        let (mut asking, mut answering) = (over.party(&server, "Ada").await, addressed(over, &server).await);
+        asking.control.say(json!({"type": "request", "id": 1, "to": answering.id, "content": "x"})).await;
+        let request = answering.control.expect("request").await["request"].clone();
+        let mut codes = Vec::new();
+        for n in 0..30 {
+            let meta = json!({"a": "x".repeat(1024)});
+            answering.control.say(json!({"type": "reply", "request": request, "data": 1, "id": n, "meta": meta})).await;
+            codes.push(answering.control.expect("error").await["code"].as_u64().expect("a code"));
+        }
+        assert!(codes[0] == 400 && codes.contains(&429), "{codes:?}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_the_operator_disconnects_learns_first_that_its_requests_end() {
+    for over in Over::ALL {
+        let server = admin::server(|_| {}).await;
+        let (mut asking, mut answering) = (over.party(&server, "Ada").await, addressed(over, &server).await);
+        asking.control.say(json!({"type": "request", "id": 1, "to": answering.id, "content": "x"})).await;
+        answering.control.expect("request").await;
+        let answer = admin::post(&server, "/api/disconnect", &[], &json!({"client": asking.id})).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let error = asking.control.expect("error").await;
+        assert_eq!((&error["re"], &error["code"]), (&json!(1), &json!(503)), "{error}");
+        asking.expect_close(4403).await;
+        answering.control.expect("cancel").await;
+        server.stop().await;
+    }
 }
 
 #[tokio::test]

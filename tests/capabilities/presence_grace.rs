@@ -215,12 +215,16 @@ async fn members_that_the_operator_sends_away_leave_at_once() {
     for over in Over::ALL {
         let server = admin::server(|config| config.topics = vec![rule(LONG)]).await;
         let mut ada = watcher(over, &server).await;
-        let (bob, _) = member(over, &server, json!({"client_name": "Bob"}), json!({})).await;
-        assert_eq!(ada.any().await.1["type"], "join");
-        let answer = admin::post(&server, "/api/disconnect", &[], &json!({"client": bob.client.id})).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        assert_eq!(ada.any().await.1["type"], "leave");
-        drop((ada, bob));
+        // Also with codes after which a client reconnects.
+        for code in [4403, 1001, 1012, 4413] {
+            let (bob, _) = member(over, &server, json!({"client_name": "Bob"}), json!({})).await;
+            assert_eq!(ada.any().await.1["type"], "join");
+            let wish = json!({"client": bob.client.id, "code": code});
+            let answer = admin::post(&server, "/api/disconnect", &[], &wish).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            assert_eq!(ada.any().await.1["type"], "leave", "{code}");
+        }
+        drop(ada);
         server.stop().await;
     }
 }

@@ -305,6 +305,27 @@ async fn the_operator_subscribes_and_unsubscribes_a_user_whatever_its_permission
 }
 
 #[tokio::test]
+async fn a_subscription_that_the_operator_wants_as_well_outlasts_a_refresh() {
+    for over in Over::ALL {
+        let server = server(&[]).await;
+        let mut ada = bearer(over, &server, json!({"subscribe": ["chat"]})).await;
+        ada.control.say(json!({"type": "subscribe", "topic": "chat"})).await;
+        ada.control.expect("subscribed").await;
+        let wish = json!({"client": ada.id, "topic": "chat"});
+        assert_eq!(post(&server, "/api/subscribe", &[], &wish).await.json(), json!({"clients": 1}));
+        // Orders are carried out in turn: it is the operator's once the next one is.
+        let wish = json!({"client": ada.id, "topic": "next"});
+        post(&server, "/api/subscribe", &[], &wish).await;
+        expect_made(&mut ada, "next").await;
+        ada.control.say(json!({"type": "refresh", "token": token(json!({"subscribe": ["other"]}))})).await;
+        ada.control.expect("refreshed").await;
+        publish(&server, "chat", "x").await;
+        assert_eq!(ada.hear_of("chat").await["content"], "x");
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn the_operator_ends_a_subscription_of_the_client_and_wrong_requests_are_refused() {
     for over in Over::ALL {
         let server = server(&[]).await;

@@ -63,10 +63,9 @@ export function rowsOf(chat, people, { onExpand, onInvite }) {
     }
   }
 
-  /** The sender's person, or "own". */
+  /** The sender's client ID, or "own". */
   function senderOf(one) {
-    if (one.type === "pending" || people.isUser(one.from)) return "own";
-    return one.from === undefined ? undefined : people.personOf(one.from);
+    return one.type === "pending" || people.isOwn(one.from) ? "own" : one.from;
   }
 
   function message(conversation, one, before) {

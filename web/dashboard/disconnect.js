@@ -1,8 +1,8 @@
-// The dialog that confirms a disconnect, of one client or of all of a user, with its code and reason.
+// The dialog that confirms a disconnect, with its code and reason.
 
 import { MAX_REASON_BYTES, OFFERED, isSendable, mayReturn, meaning, reasonFits } from "./codes.js";
 import { byId, make, setMessage, setText } from "./dom.js";
-import { plural, sentence } from "./format.js";
+import { nameOf, sentence } from "./format.js";
 
 const CUSTOM = "custom";
 
@@ -14,13 +14,11 @@ export class DisconnectDialog {
   #reason = byId("disconnect-reason");
   #problem = byId("disconnect-problem");
   #confirm = byId("disconnect-confirm");
-  /** What is disconnected, as the API names it, and its name. */
-  #target = null;
-  #name = "";
+  #client = null;
   #api;
   #done;
 
-  /** `done(target, what)` is called once the server has disconnected the target; `what` says so in words. */
+  /** `done(client, code)` is called once the server has disconnected the client. */
   constructor({ api, done }) {
     this.#api = api;
     this.#done = done;
@@ -35,13 +33,10 @@ export class DisconnectDialog {
     });
   }
 
-  /** Opens the dialog for a target, `{client}` or `{user}`. */
-  open(target, name) {
-    [this.#target, this.#name] = [target, name];
-    const isUser = target.user !== undefined;
-    setText(byId("disconnect-title"), isUser ? "Disconnect this user?" : "Disconnect this client?");
-    setText(byId("disconnect-name"), name);
-    setText(byId("disconnect-id"), isUser ? "All connections of this user" : target.client);
+  open(client) {
+    this.#client = client;
+    setText(byId("disconnect-name"), nameOf(client));
+    setText(byId("disconnect-id"), client.id);
     this.#code.value = OFFERED[0];
     this.#custom.value = "";
     this.#reason.value = "";
@@ -81,26 +76,24 @@ export class DisconnectDialog {
     if (!reasonFits(reason)) {
       return this.#showProblem(`The reason is too long: use at most ${MAX_REASON_BYTES} bytes.`, this.#reason);
     }
-    const [target, name] = [this.#target, this.#name];
+    const client = this.#client;
     this.#confirm.disabled = true;
-    let clients;
     try {
-      ({ clients } = await this.#api.disconnect(target, code, reason));
+      await this.#api.disconnect(client.id, code, reason);
     } catch (error) {
       // Ignored if the dialog was closed, or opened for another client, meanwhile.
-      if (this.#dialog.open && this.#target === target) this.#showProblem(explain(error, target));
+      if (this.#dialog.open && this.#client === client) this.#showProblem(explain(error));
       return;
     } finally {
       this.#confirm.disabled = false;
     }
-    if (this.#target === target) this.#dialog.close();
-    const many = target.user === undefined ? "was" : `(${plural(clients, "client")}) was`;
-    this.#done(target, `${name} ${many} disconnected (code ${code}).`);
+    if (this.#client === client) this.#dialog.close();
+    this.#done(client, code);
   }
 }
 
-function explain(error, { user }) {
-  if (error.status === 404) return `This ${user === undefined ? "client" : "user"} is no longer connected.`;
+function explain(error) {
+  if (error.status === 404) return "This client is no longer connected.";
   return error.status === undefined
     ? "The server cannot be reached. The client may still be connected."
     : sentence(error.message);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Conflation, Offered};
+use super::{Conflation, Message, Offered};
 
 /// Something that happens, after so many microseconds.
 #[derive(Debug, Clone)]
@@ -78,7 +78,8 @@ proptest! {
                 Step::Offer { subscription, topic } => {
                     let number = numbers[usize::try_from(subscription).expect("small")];
                     count += 1;
-                    let offered = of.offer(number, topic, ((topic, count), 10), now);
+                    let message = Message { message: (topic, count), bytes: 10, until: u64::MAX };
+                    let offered = of.offer(number, topic, message, now);
                     let expected = model.offer((number, topic), interval(number), count, now);
                     prop_assert_eq!(offered.now.map(|(_, message)| message), expected.now);
                     prop_assert_eq!(offered.replaced, expected.replaced);
@@ -126,8 +127,8 @@ proptest! {
             if let Step::Offer { subscription, topic } = step {
                 count += 1;
                 last.insert((subscription, topic), count);
-                let message = (topic, count);
-                if let Some((topic, message)) = of.offer(subscription, topic, (message, 50), now).now {
+                let message = Message { message: (topic, count), bytes: 50, until: u64::MAX };
+                if let Some((topic, message)) = of.offer(subscription, topic, message, now).now {
                     arrived.entry((subscription, topic)).or_default().push(message);
                 }
             }
