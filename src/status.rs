@@ -141,6 +141,15 @@ impl Census {
     }
 }
 
+/// The connections of a user, at most so many, in the order of their ids; and how many there are.
+pub(crate) fn clients_of(context: &Context, user: &str, most: usize) -> (Vec<ClientStats>, usize) {
+    let registry = &context.registry;
+    let ids = registry.clients_of(user);
+    let found = ids.iter().take(most).filter_map(|&id| registry.outbound(id));
+    let clients = found.filter_map(|client| named(registry, &client));
+    (clients.collect(), ids.len())
+}
+
 fn named(registry: &Registry, client: &Outbound) -> Option<ClientStats> {
     let info = registry.info(client.id)?;
     let ((messages, bytes), path) = (client.waiting(), client.path());

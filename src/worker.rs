@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::handler::{self, Context};
-use crate::http::{Http, Listener, TlsFailures};
+use crate::http::{Http, Listener, MAX_WAITS, TlsFailures};
 use crate::limits::Admission;
 use crate::message::CloseCode;
 use crate::origin::OwnPages;
@@ -76,6 +76,7 @@ impl Worker {
             places: self.http_places,
             quic_port,
             tls_failures: TlsFailures::default(),
+            waits: Semaphore::new(MAX_WAITS),
         });
         let accept = async {
             while let Some(incoming) = endpoint.accept().await {

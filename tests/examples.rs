@@ -521,3 +521,51 @@ async fn subscribers_that_share_a_topic_divide_its_messages() {
     assert_eq!(got, ["1", "2", "3", "4"]);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn values_are_published_with_meta_and_printed_for_those_who_filter() {
+    let server = TestServer::start().await;
+    let filter = r#"{"host":{"prefix":"eu-"}}"#;
+    let mut command = example("pubsub", server.addr, &server.files.ca);
+    command.args(["sub", "metrics", "--filter", filter, "--max-rate", "1000", "--no-echo", "--count", "1"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let subscriber = command.spawn().expect("it starts");
+    until("its subscription", || server.status.stats(0).topics.subscriptions == 1).await;
+    for host in ["us-1", "eu-1"] {
+        let mut command = example("pubsub", server.addr, &server.files.ca);
+        let meta = format!(r#"{{"host":"{host}"}}"#);
+        command.args(["pub", "metrics", "--data", "--meta", &meta, "--ttl", "1h"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut publisher = command.spawn().expect("it starts");
+        let line = format!("{{\"from\" : \"{host}\"}}\n");
+        let mut stdin = publisher.stdin.take().expect("its input");
+        tokio::io::AsyncWriteExt::write_all(&mut stdin, line.as_bytes()).await.expect("it reads");
+        drop(stdin);
+        let output = soon("its end", publisher.wait_with_output()).await.expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let output = soon("its end", subscriber.wait_with_output()).await.expect("it runs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "{\"from\" : \"eu-1\"}\n");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn one_client_answers_what_another_one_asks() {
+    let server = TestServer::start().await;
+    let mut command = example("rpc", server.addr, &server.files.ca);
+    command.args(["serve", "rpc.sum"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut service = command.spawn().expect("it starts");
+    until("its subscription", || server.status.stats(0).topics.subscriptions == 1).await;
+    let ask = |request: &'static str| {
+        let mut command = example("rpc", server.addr, &server.files.ca);
+        command.args(["ask", "rpc.sum", request]);
+        output("the answer", command)
+    };
+    let answered = ask("[1, 2, 3.5]").await;
+    assert_eq!(String::from_utf8_lossy(&answered.stdout), "6.5\n");
+    let refused = ask("\"text\"").await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("(500)"), "{said}");
+    service.kill().await.expect("it runs");
+    server.stop().await;
+}

@@ -1,13 +1,17 @@
 // The chat page: signs in and wires together the parts that show the chat. Messages and rooms live in chat/chat.js.
 
+import { Activity } from "./chat/activity.js";
+import { invite } from "./chat/calls.js";
 import { Chat } from "./chat/chat.js";
 import { Drafts } from "./chat/drafts.js";
 import { ConversationList, PeopleList, short } from "./chat/lists.js";
 import { LogView } from "./chat/log-view.js";
 import { Panels } from "./chat/panels.js";
+import { PersonMenu } from "./chat/person-menu.js";
 import { Renewal } from "./chat/renewal.js";
 import { TOPIC_PREFIX } from "./chat/room.js";
 import { invitation } from "./chat/rows.js";
+import { typingText } from "./chat/typists.js";
 import { Announcer } from "./ui/announcer.js";
 import { Composer } from "./ui/composer.js";
 import { ConnectionBadge } from "./ui/connection.js";
@@ -36,12 +40,12 @@ function showChat(client, firstRoom, expiresAt) {
   const chat = new Chat(client, people);
   const log = new LogView(chat, people, { onInvite: ({ currentTarget }) => copyLink(currentTarget), signal });
   const conversations = new ConversationList(chat, (conversation) => openConversation(conversation));
-  const list = new PeopleList(chat, people, (id) => {
-    panels.close();
-    keepDraft();
-    chat.openDirect(id);
-    activeChanged();
+  const menu = new PersonMenu(chat, people, { onMessage: openDirect, onCall: call, signal });
+  const list = new PeopleList(chat, people, {
+    onOpen: openDirect,
+    onMenu: (key, button) => menu.open(key, button),
   });
+  const activity = new Activity((room, state) => chat.show(room, state));
   const panels = new Panels(signal);
   const announcer = new Announcer();
   const composer = new Composer((text) => {
@@ -49,6 +53,7 @@ function showChat(client, firstRoom, expiresAt) {
     if (problem !== "") return problem;
     chat.active.firstUnread = null;
     log.follow();
+    activity.stopTyping();
     chat.send(chat.active, text);
     return "";
   }, signal);
@@ -59,8 +64,11 @@ function showChat(client, firstRoom, expiresAt) {
     conversations.render();
     list.render();
     renderHead();
+    renderTyping();
     renderComposer();
     renderConnection();
+    menu.render();
+    activity.setRooms(roomsOf(chat));
     if (chat.active !== shown) activeChanged();
   });
   /** The conversation shown last. */
@@ -89,12 +97,19 @@ function showChat(client, firstRoom, expiresAt) {
   byId("invite").addEventListener("click", () => copyLink(byId("invite")), { signal });
   byId("page-problem-close").addEventListener("click", () => report(""), { signal });
   byId("leave").addEventListener("click", () => leaveActive(), { signal });
+  byId("call").addEventListener("click", () => call(chat.active.id), { signal });
+  byId("composer-text").addEventListener("input", () => typed(), { signal });
+  for (const sign of ["pointerdown", "pointermove", "keydown", "wheel", "focus"]) {
+    addEventListener(sign, () => activity.active(), { signal, passive: true });
+  }
+  document.addEventListener("visibilitychange", () => showPresence(), { signal });
   byId("join-form").addEventListener("submit", joinFromForm, { signal });
   byId("join-room").addEventListener("input", () => (byId("join-problem").textContent = ""), { signal });
   byId("skip-link").addEventListener("click", (event) => (event.preventDefault(), composer.focus()), { signal });
   document.addEventListener("keydown", shortcut, { signal });
   follow = followAddress;
 
+  showPresence();
   enter();
 
   async function enter() {
@@ -134,6 +149,33 @@ function showChat(client, firstRoom, expiresAt) {
     }
   }
 
+  function openDirect(id) {
+    panels.close();
+    keepDraft();
+    const conversation = chat.openDirect(id);
+    activeChanged();
+    composer.focus();
+    return conversation;
+  }
+
+  /** Invites a person to a call, and joins it in another tab. */
+  function call(id) {
+    const conversation = openDirect(id);
+    const { text, href } = invite(client.name);
+    log.follow();
+    chat.send(conversation, text);
+    open(href, "_blank", "noopener");
+  }
+
+  function typed() {
+    if (shown.kind === "room") activity.typed(shown.id, composer.text);
+  }
+
+  function showPresence() {
+    if (document.visibilityState === "visible") activity.active();
+    else activity.hidden();
+  }
+
   function keepDraft() {
     if (shown) shown.draft = composer.text;
   }
@@ -155,6 +197,7 @@ function showChat(client, firstRoom, expiresAt) {
   function activeChanged() {
     if (chat.active === shown) return;
     shown = chat.active;
+    activity.stopTyping();
     showDraft();
     // Otherwise the address would name a room that is not shown, and following that room's link would change nothing.
     showRoomInAddress(shown.kind === "room" ? shown.id : "");
@@ -174,7 +217,7 @@ function showChat(client, firstRoom, expiresAt) {
   }
 
   function remember() {
-    remembered = [...chat.conversations.values()].filter(({ kind }) => kind === "room").map(({ id }) => id);
+    remembered = roomsOf(chat);
     session.set({ name: client.name, rooms: remembered });
   }
 
@@ -196,10 +239,11 @@ function showChat(client, firstRoom, expiresAt) {
     const offline = { closed: "Not connected", reconnecting: "Reconnecting…" }[client.state];
     byId("conversation-subtitle").textContent = {
       room: offline ?? (roster === null ? "Not in this room" : headCount(roster)),
-      direct: ["Direct message", chat.markOf(active.id), offline].filter(Boolean).join(" · "),
+      direct: ["Direct message", chat.markOf(active.id), offline ?? awayOf(active.id)].filter(Boolean).join(" · "),
       all: offline ?? "Broadcast to everyone on this server",
     }[active.kind];
     byId("invite").hidden = active.kind !== "room";
+    byId("call").hidden = active.kind !== "direct" || chat.closedBecause(active) !== "" || people.isUser(active.id);
     byId("leave").hidden = active.kind === "all";
     byId("leave-text").textContent = active.kind === "room" ? "Leave" : "Close";
     for (const id of ["join-room", "join-submit"]) byId(id).disabled = client.state === "closed";
@@ -209,6 +253,15 @@ function showChat(client, firstRoom, expiresAt) {
     byId("unread-elsewhere").hidden = elsewhere === 0;
     byId("unread-elsewhere").textContent = elsewhere === 0 ? "" : `${short(elsewhere)} unread`;
     document.title = `${unread > 0 ? `(${short(unread)}) ` : ""}${name} · quic-websocket`;
+  }
+
+  function awayOf(id) {
+    return chat.find(id)?.isAway ? "away" : "";
+  }
+
+  function renderTyping() {
+    const names = [...new Set(chat.typingIn(chat.active).map((id) => people.name(id)))];
+    setText(byId("typing"), client.state === "open" ? typingText(names) : "");
   }
 
   function renderComposer() {
@@ -306,6 +359,7 @@ function showChat(client, firstRoom, expiresAt) {
     composer.text = "";
     report("");
     ended.abort();
+    activity.stop();
     follow = followUnsigned;
     tabs.setName(null);
     announcer.stop();
@@ -340,9 +394,14 @@ function followUnsigned({ room, name }) {
 }
 
 /** The number of people in a room, or "" if it is not known. */
-function headCount({ isKnown, total }) {
+function headCount({ isKnown, count }) {
   if (!isKnown) return "";
-  return total === 1 ? "Only you" : `${total.toLocaleString()} people`;
+  return count === 1 ? "Only you" : `${count.toLocaleString()} people`;
+}
+
+/** The names of the rooms. */
+function roomsOf(chat) {
+  return [...chat.conversations.values()].filter(({ kind }) => kind === "room").map(({ id }) => id);
 }
 
 /** Handles a link that is followed in this tab. */

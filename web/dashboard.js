@@ -5,8 +5,10 @@ import { Api, INVALID_TOKEN, isToken, tokenFromAddress } from "./dashboard/api.j
 import { CHARTED, Charts } from "./dashboard/charts.js";
 import { ClientsTable } from "./dashboard/clients.js";
 import { DisconnectDialog } from "./dashboard/disconnect.js";
-import { byId, setText } from "./dashboard/dom.js";
+import { TopicBrowser } from "./dashboard/browser.js";
+import { byId, setMessage, setText } from "./dashboard/dom.js";
 import { clock, nameOf, sentence } from "./dashboard/format.js";
+import { ManageDialog } from "./dashboard/manage.js";
 import { Numbers } from "./dashboard/numbers.js";
 import { Poll } from "./dashboard/poll.js";
 import { PublishForm } from "./dashboard/publish.js";
@@ -20,21 +22,34 @@ const status = new Status();
 const samples = new Samples(CHARTED);
 const numbers = new Numbers(document);
 const charts = new Charts(byId("charts"));
-const showTopics = topicsTable();
+const browser = new TopicBrowser(api);
+const showTopics = topicsTable((topic) => {
+  browser.open(topic);
+  byId("browser-title").scrollIntoView({ block: "nearest" });
+  byId("browser-title").focus({ preventScroll: true });
+});
 const showCloses = closesTable();
 const publishForm = new PublishForm(api);
 
 const disconnectDialog = new DisconnectDialog({
   api,
-  done(client, code) {
-    status.say(`${nameOf(client)} was disconnected (code ${code}).`);
-    clients.remove(client);
+  done(target, what) {
+    status.say(what);
+    clients.remove(target);
     poll.now();
   },
 });
 
+const manageDialog = new ManageDialog({
+  api,
+  disconnect: (target, name) => disconnectDialog.open(target, name),
+  done: () => poll.now(),
+});
+
 const clients = new ClientsTable({
-  disconnect: (client) => disconnectDialog.open(client),
+  disconnect: (client) => disconnectDialog.open({ client: client.id }, nameOf(client)),
+  manage: (client) => manageDialog.openClient(client),
+  openUser: (user) => manageDialog.openUser(user),
   limitChanged: () => poll.now(),
 });
 
@@ -65,6 +80,7 @@ function answered(stats, { asked, received }) {
   publishForm.offer(view.topics?.top ?? []);
   clients.show(view);
   charts.show(samples);
+  browser.polled();
   document.title = `${stats.server_name} · Dashboard`;
   document.body.dataset.polls = Number(document.body.dataset.polls) + 1;
   showToken();
@@ -92,6 +108,7 @@ function failed(error, next) {
 
 /** Forgets the token and waits for another one: the page does not keep polling with one that the server refuses. */
 function deny(why) {
+  browser.pause();
   api.forgetToken();
   showToken();
   status.set("denied", { notice: why, action: ["Enter token", () => tokenDialog.open()] });
@@ -127,6 +144,14 @@ byId("pause").addEventListener("click", () => {
   poll.stop();
   setText(byId("pause"), "Resume");
   status.set("paused");
+});
+
+byId("user-find").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const user = byId("user-name").value.trim();
+  const isUser = user !== "" && new TextEncoder().encode(user).length <= 128;
+  setMessage(byId("user-problem"), isUser ? "" : "Enter the name of a user, as in the tokens (sub).");
+  if (isUser) manageDialog.openUser(user);
 });
 
 byId("forget-token").addEventListener("click", () => {

@@ -35,7 +35,7 @@ use tokio::sync::watch;
 
 pub(crate) use self::assign::{assign_first, execute as execute_order};
 pub(crate) use self::errors::error;
-pub(crate) use self::operate::{Target, disconnect, publish, subscribe, unsubscribe};
+pub(crate) use self::operate::{Target, disconnect, next_page, page, publish, subscribe, unsubscribe};
 pub(crate) use self::pending::{Pending, Reply, Resolved};
 pub(crate) use self::permit::may_signal;
 pub(crate) use self::replies::{Before, Replies};

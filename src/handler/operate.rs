@@ -1,14 +1,22 @@
 //! Operations of the operator, through the admin API. They check no client's rights: the caller has authorised them.
 
+use bytes::{Bytes, BytesMut};
+use tokio::time::{Duration, Instant, sleep};
 use tracing::info;
 use uuid::Uuid;
 
-use super::Context;
+use super::{Context, Page, pages};
 use crate::Printable;
+use crate::frame::PREFIX_BYTES;
 use crate::limits::Allowance;
-use crate::message::{Close, ClosedBy, Payload, Subscribe, TopicName, TopicPattern};
+use crate::message::{
+    Close, ClosedBy, ErrorCode, ErrorReply, Payload, Position, ServerMessage, Subscribe, TopicName, TopicPattern,
+};
 use crate::outbound::{Maker, Order};
 use crate::topic::{Draft, Publication, Published, TopicError};
+
+/// A topic is looked at so often while the operator waits for its next message: so it costs its publishers nothing.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Publishes a text. Waits as any publish does, for a durable topic until it is stored.
 pub(crate) async fn publish(
@@ -75,4 +83,40 @@ fn order(context: &Context, target: &Target, order: impl Fn(Uuid) -> Order) -> O
     let clients = target.clients(context).into_iter().filter_map(|id| context.registry.outbound(id));
     let told: Vec<bool> = clients.map(|client| client.order(order(client.id))).collect();
     (!told.is_empty()).then(|| told.into_iter().filter(|is_told| *is_told).count())
+}
+
+/// A page of a topic's log or of its members, as a body of the protocol.
+pub(crate) async fn page(context: &Context, page: &Page) -> Result<Bytes, ErrorReply> {
+    body(made(context, page).await)
+}
+
+/// The same for a log, once there is something behind the position at which the page begins, or the time is over.
+pub(crate) async fn next_page(context: &Context, page: &Page, until: Instant) -> Result<Bytes, ErrorReply> {
+    loop {
+        let made = made(context, page).await;
+        let is_over = Instant::now() + LOOK_AGAIN > until;
+        match (&made, page) {
+            (
+                ServerMessage::History { epoch, offset: Some(offset), .. },
+                Page::History { since: Some(Position { epoch: own, offset: seen }), .. },
+            ) if epoch == own && offset <= seen && !is_over => sleep(LOOK_AGAIN).await,
+            _ => return body(made),
+        }
+    }
+}
+
+async fn made(context: &Context, page: &Page) -> ServerMessage {
+    if let Some(made) = pages::stored(context, page).await.or_else(|| pages::now(context, page)) {
+        return made;
+    }
+    super::error(ErrorCode::Internal, "the page could not be made")
+}
+
+fn body(made: ServerMessage) -> Result<Bytes, ErrorReply> {
+    if let ServerMessage::Error(refused) = made {
+        return Err(refused);
+    }
+    let mut frame = BytesMut::new();
+    made.encode(None, &mut frame);
+    Ok(frame.freeze().split_off(PREFIX_BYTES))
 }

@@ -47,6 +47,9 @@ const COMMON_HEADERS: [(HeaderName, HeaderValue); 3] = [
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
 ];
 
+/// Requests that wait at once for a topic's next message, at most, for each worker.
+pub(crate) const MAX_WAITS: usize = 16;
+
 /// Header of public resources, which pages of any origin may read.
 const ANY_ORIGIN: (HeaderName, HeaderValue) = (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
 
@@ -60,6 +63,8 @@ pub(crate) struct Http {
     /// UDP port of WebTransport.
     pub(crate) quic_port: u16,
     pub(crate) tls_failures: TlsFailures,
+    /// Permits for requests of the admin API that wait for a topic's next message.
+    pub(crate) waits: Semaphore,
 }
 
 impl Http {

@@ -17,10 +17,10 @@ use tokio::sync::Semaphore;
 pub(crate) use self::counters::Counters;
 pub use self::counters::{ByCarrier, CARRIERS, Closed, Failures, Totals};
 pub(crate) use self::rate::Rate;
-pub(crate) use self::stats::thousandths;
 pub use self::stats::{
     ClientStats, Clients, ConsumerStats, Consumers, OpenRequests, Percentiles, Queues, Stats, TopicStats, Topics,
 };
+pub(crate) use self::stats::{ListedTopic, TopicPage, thousandths};
 pub use self::store::{ByLevel, Latency, Refused, StoreState, StoreStats};
 pub(crate) use self::top::TopN;
 

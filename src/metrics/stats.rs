@@ -149,6 +149,28 @@ pub struct ConsumerStats {
     pub acked: u64,
 }
 
+/// Some of the topics, in the order of their names.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub(crate) struct TopicPage {
+    pub(crate) topics: Vec<ListedTopic>,
+    /// How many there are on all pages.
+    pub(crate) total: u64,
+    /// The last one's name, if there are more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) next: Option<String>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct ListedTopic {
+    #[serde(flatten)]
+    pub(crate) stats: TopicStats,
+    /// Whether its messages are on the disk.
+    pub(crate) durable: bool,
+    /// Whether it keeps messages.
+    pub(crate) history: bool,
+}
+
 /// One topic.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]

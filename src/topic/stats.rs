@@ -2,12 +2,14 @@
 //! and at a part of them at a time, so that no worker waits for the whole.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::topic::{Snapshot, Topic};
 use super::{Progress, Topics, uptime_ms};
-use crate::message::ConsumerName;
-use crate::metrics::{self, ConsumerStats, TopN, TopicStats, thousandths};
+use crate::config::TopicRule;
+use crate::message::{ConsumerName, TopicName};
+use crate::metrics::{self, ConsumerStats, ListedTopic, TopN, TopicPage, TopicStats, thousandths};
 
 impl Topics {
     /// The numbers, and at most so many topics: those with the most recent messages.
@@ -50,10 +52,88 @@ impl Topics {
         metrics::Topics { count: self.count() as u64, subscriptions, memory_bytes, top, consumers }
     }
 
+    /// The topics whose names contain a text, with those on the disk that no client uses: at most so many, behind a
+    /// name, in the order of their names.
+    pub(crate) fn page(&self, contains: &str, after: &str, most: usize) -> TopicPage {
+        let (now, mut names) = (uptime_ms(), Names { found: BTreeMap::new(), total: 0, contains, after, most });
+        for shard in &self.shards {
+            let topics: Vec<_> = shard.read().topics.values().cloned().collect();
+            for topic in topics {
+                names.offer(&topic.name, || {
+                    let Snapshot { rate, newest: offset, subscriptions: subscribers } = topic.snapshot();
+                    let (published, per_second) = (rate.total(), thousandths(rate.per_second(now)));
+                    listed(&topic.name, &topic.rule, TopicNumbers { subscribers, published, offset, per_second })
+                });
+            }
+        }
+        for stored in self.shared.durable.iter().flat_map(|durable| durable.topics()) {
+            let Ok(name) = TopicName::new(stored.name()) else { continue };
+            if self.find(&name).is_none() {
+                names.offer(&name, || {
+                    let numbers = TopicNumbers { offset: stored.newest_taken(), ..TopicNumbers::default() };
+                    listed(&name, self.rule_of(&name), numbers)
+                });
+            }
+        }
+        let (total, is_cut) = (names.total, names.found.len() > most);
+        let (keys, mut topics): (Vec<_>, Vec<_>) = names.found.into_iter().take(most).unzip();
+        // Looked up for these few alone.
+        let wanted: Vec<_> = keys.iter().map(|name| (name, self.rule_of(name).subscribe)).collect();
+        for (topic, by_patterns) in topics.iter_mut().zip(self.shared.workers.pattern_counts().of(&wanted)) {
+            topic.stats.pattern_subscribers = by_patterns;
+            topic.stats.subscribers += by_patterns;
+        }
+        let next = keys.last().filter(|_| is_cut).map(|name| name.as_str().to_owned());
+        TopicPage { topics, total, next }
+    }
+
     /// The numbers of the store, if there is one.
     pub(crate) fn store_stats(&self) -> Option<metrics::StoreStats> {
         self.shared.durable.as_ref().map(|durable| durable.stats())
     }
+}
+
+/// The first few of the topics that are looked for, and one more if there are more.
+struct Names<'a> {
+    found: BTreeMap<TopicName, ListedTopic>,
+    total: u64,
+    contains: &'a str,
+    after: &'a str,
+    most: usize,
+}
+
+impl Names<'_> {
+    fn offer(&mut self, name: &TopicName, make: impl FnOnce() -> ListedTopic) {
+        let text = name.as_str();
+        if !text.contains(self.contains) {
+            return;
+        }
+        self.total += 1;
+        let is_full = self.found.len() > self.most;
+        if text <= self.after || (is_full && self.found.last_key_value().is_some_and(|(last, _)| name >= last)) {
+            return;
+        }
+        self.found.insert(name.clone(), make());
+        if self.found.len() > self.most + 1 {
+            self.found.pop_last();
+        }
+    }
+}
+
+/// What is counted of a topic.
+#[derive(Default)]
+struct TopicNumbers {
+    subscribers: u64,
+    published: u64,
+    offset: u64,
+    per_second: f64,
+}
+
+fn listed(name: &TopicName, rule: &TopicRule, numbers: TopicNumbers) -> ListedTopic {
+    let TopicNumbers { subscribers, published, offset, per_second } = numbers;
+    let (topic, pattern_subscribers) = (name.as_str().to_owned(), 0);
+    let stats = TopicStats { topic, subscribers, pattern_subscribers, published, offset, per_second };
+    ListedTopic { stats, durable: rule.is_durable(), history: rule.history().messages > 0 }
 }
 
 /// Statistics of durable consumers.

@@ -169,8 +169,12 @@ async fn a_client_is_disconnected_with_the_requested_code_and_reason() {
 
 /// Each route, with its parameters.
 /// Each route with a body, and the status of a request that is served.
-const ROUTES: [(&str, &str, u16); 9] = [
+const ROUTES: [(&str, &str, u16); 13] = [
     ("GET /api/stats", "", 200),
+    ("GET /api/topics", "", 200),
+    ("GET /api/history?topic=b", "", 200),
+    ("GET /api/members?topic=b", "", 200),
+    ("GET /api/clients?user=nobody", "", 200),
     ("GET /metrics", "", 200),
     ("GET /api/revocations", "", 200),
     ("POST /api/publish", r#"{"topic":"a","content":"x"}"#, 200),
@@ -305,24 +309,27 @@ async fn clients_that_use_up_all_connections_do_not_lock_the_administrator_out()
 
 #[tokio::test]
 async fn with_a_token_only_requests_that_present_it_are_served() {
-    let server = server(|_| {}).await;
     let json = "content-type: application/json";
-    for (route, body, served) in ROUTES {
-        let right = bearer(TOKEN);
-        // By any name, and through a proxy.
-        for host in ["host: quic.example", "host: localhost"] {
-            let headers = [host, json, &right, "x-forwarded-for: 192.0.2.1"];
-            let answer = send(plain(&server).await, route, &headers, body).await;
-            assert_eq!(answer.status, served, "{route}: {answer:?}");
+    // No more wrong tokens than an address may show at once.
+    for routes in ROUTES.chunks(5) {
+        let server = server(|_| {}).await;
+        for &(route, body, served) in routes {
+            let right = bearer(TOKEN);
+            // By any name, and through a proxy.
+            for host in ["host: quic.example", "host: localhost"] {
+                let headers = [host, json, &right, "x-forwarded-for: 192.0.2.1"];
+                let answer = send(plain(&server).await, route, &headers, body).await;
+                assert_eq!(answer.status, served, "{route}: {answer:?}");
+            }
+            for wrong in ["x-nothing: 1", "authorization: Basic YTpi", "authorization: Bearer", &bearer(&TOKEN[1..])] {
+                let answer = send(plain(&server).await, route, &["host: localhost", json, wrong], body).await;
+                let why = answer.refusal(401);
+                assert_eq!(answer.header("www-authenticate"), Some("Bearer"), "{answer:?}");
+                assert!(why.contains("Authorization") && !why.contains(&TOKEN[1..]), "{why}");
+            }
         }
-        for wrong in ["x-nothing: 1", "authorization: Basic YTpi", "authorization: Bearer", &bearer(&TOKEN[1..])] {
-            let answer = send(plain(&server).await, route, &["host: localhost", json, wrong], body).await;
-            let why = answer.refusal(401);
-            assert_eq!(answer.header("www-authenticate"), Some("Bearer"), "{answer:?}");
-            assert!(why.contains("Authorization") && !why.contains(&TOKEN[1..]), "{why}");
-        }
+        server.stop().await;
     }
-    server.stop().await;
 }
 
 #[tokio::test]
@@ -375,7 +382,7 @@ async fn pages_of_other_origins_and_forms_are_refused_with_or_without_a_token() 
             let status = send(plain(&server).await, route, &own, body).await.status;
             assert_eq!(status, served, "{route}");
         }
-        for (route, body, served) in ROUTES.into_iter().skip(3) {
+        for (route, body, served) in ROUTES.into_iter().filter(|(route, ..)| route.starts_with("POST")) {
             for kind in ["content-type: text/plain", "content-type: application/x-www-form-urlencoded", "accept: */*"] {
                 let why =
                     send(plain(&server).await, route, &["host: localhost", kind, &right], body).await.refusal(400);

@@ -13,9 +13,12 @@ use crate::common::{RawLane, framed, soon};
 use bytes::BytesMut;
 use futures_util::FutureExt;
 use quic_websocket::message::{
-    AckMode, ClientMessage, CloseCode, Member, Offsets, Payload, Position, ServerMessage, Stored, TopicMessage,
+    AckMode, ClientMessage, CloseCode, Json, Member, Offsets, Payload, Position, Recipient, ServerMessage, Stored,
+    TopicMessage, UserName,
 };
-use quic_websocket::{Carrier, Client, ClientError, Ended, Event, Events, SubscribeBuilder, Subscription, TopicEvent};
+use quic_websocket::{
+    Carrier, Client, ClientError, Ended, Event, Events, SubscribeBuilder, Subscription, Target, TopicEvent,
+};
 use quinn::{Connection, SendStream};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -114,6 +117,9 @@ impl Scene {
         } else if let Some(example) = &step.fails {
             match self.outcome(step).await {
                 Err(ClientError::Server(error)) => assert_eq!(json!(error.code), example["code"], "{at}: {error:?}"),
+                Err(ClientError::Failed(failed)) => {
+                    assert_eq!(json!(failed.failure.code), example["code"], "{at}: {failed:?}");
+                }
                 Err(ClientError::Refused { code, .. }) => assert_eq!(json!(code.0), example["code"], "{at}"),
                 Err(other) => panic!("{at}: {other}"),
                 Ok(outcome) => panic!("{at}: it gave {}", outcome.value),
@@ -201,8 +207,12 @@ impl Scene {
         let attachment = step.attachment();
         let mut payload = attachment.clone().map_or_else(Payload::default, Payload::binary);
         payload.content = with["content"].as_str().map(Into::into);
+        payload.data = with.get("data").map(Json::from);
+        payload.meta = with.get("meta").map(Json::from);
         let text = |field: &str| with[field].as_str().unwrap_or_default().to_owned();
         let to = with["to"].as_str().map(|to| to.parse::<uuid::Uuid>().expect("a client id"));
+        let user = with["user"].as_str().map(|user| Recipient::User(UserName::new(user).expect("a user")));
+        let recipient = to.map(Recipient::Client).or(user);
         let position: Option<Position> =
             with.get("since").map(|since| serde_json::from_value(since.clone()).expect("a position"));
         let since_time = with["since_time"].as_u64();
@@ -224,12 +234,27 @@ impl Scene {
                 tokio::spawn(async move { Ok(Outcome::of(json!({"delivered": client.broadcast(payload).await?}))) })
             }
             "direct" => tokio::spawn(async move {
-                client.direct(to.expect("a receiver"), payload).await.map(|_| Outcome::of(json!({})))
+                let to = recipient.expect("a receiver");
+                client.direct(to, payload).await.map(|delivered| Outcome::of(json!({"delivered": delivered})))
             }),
+            "request" => {
+                let target = match recipient {
+                    None => Target::Topic(topic),
+                    Some(Recipient::Client(id)) => Target::Client(id),
+                    Some(Recipient::User(user)) => user.into(),
+                };
+                let within = Duration::from_millis(with["timeout_ms"].as_u64().unwrap_or(10_000));
+                tokio::spawn(async move {
+                    let answer = client.request(target, payload).timeout(within).await?;
+                    let value = json!({"content": answer.text(), "data": answer.payload.data});
+                    Ok(Outcome::of(without_nulls(&value)))
+                })
+            }
             "signal" => {
                 let data = with["data"].clone();
                 tokio::spawn(async move {
-                    client.signal(to.expect("a receiver"), &data).await.map(|_| Outcome::of(json!({})))
+                    let delivered = client.signal(recipient.expect("a receiver"), &data).await?;
+                    Ok(Outcome::of(json!({"delivered": delivered})))
                 })
             }
             "list_clients" => {
@@ -242,6 +267,7 @@ impl Scene {
                 let (datagrams, on_control) = (with["delivery"] == "datagram", with["lane"] == "control");
                 tokio::spawn(async move {
                     let mut builder = of_consumer(client.subscribe(topic).presence(presence), &with);
+                    builder = less(builder, &with);
                     builder = if let Some(since) = position { builder.since(since) } else { builder };
                     builder = if let Some(since) = since_time { builder.since_time(since) } else { builder };
                     builder = if let Some(recent) = recent { builder.recent(recent) } else { builder };
@@ -276,6 +302,10 @@ impl Scene {
             }
             "publish" => tokio::spawn(async move {
                 let mut publish = client.publish(topic, payload);
+                publish = match with["ttl_ms"].as_u64() {
+                    Some(ttl) => publish.ttl(Duration::from_millis(ttl)),
+                    None => publish,
+                };
                 publish = if let Some(key) = key { publish.key(key) } else { publish };
                 let published = publish.await?;
                 let (epoch, offset) = (&published.position.epoch, published.position.offset);
@@ -356,6 +386,20 @@ impl Scene {
         let value = without_nulls(value);
         self.run.compare(example, &value, how).unwrap_or_else(|wrong| panic!("{at}: {wrong}"));
     }
+}
+
+/// Adds the options that bring less, and the first state.
+fn less<'a>(mut builder: SubscribeBuilder<'a>, with: &Value) -> SubscribeBuilder<'a> {
+    if let Some(per_second) = with["max_rate"].as_u64() {
+        builder = builder.max_rate(per_second);
+    }
+    if let Some(filter) = with.get("filter") {
+        builder = builder.filter(filter);
+    }
+    if let Some(state) = with.get("state") {
+        builder = builder.state(state);
+    }
+    builder.echo(with["echo"] != false)
 }
 
 /// Adds the options of a durable consumer or queue group.
@@ -448,6 +492,8 @@ fn of_topic(event: TopicEvent) -> (String, Value, Option<Vec<u8>>) {
         TopicEvent::Leave { topic, member: who, .. } => {
             ("leave", json!({"topic": topic, "client": member(&who)}), None)
         }
+        TopicEvent::State { topic, member, .. } => ("state", json!({"topic": topic, "client": member}), None),
+        TopicEvent::Return { topic, member, .. } => ("return", json!({"topic": topic, "client": member}), None),
         TopicEvent::Ended(Ended::TakenOver { .. }) => ("ended", json!({"code": 409}), None),
         TopicEvent::Ended(Ended::ByServer(error)) => ("ended", json!({"code": error.code}), None),
         other => panic!("{other:?}"),

@@ -6,6 +6,7 @@ mod common;
 
 mod address_limits;
 mod admin;
+mod admin_browse;
 mod backlog;
 mod bad_fields;
 mod bad_input;

@@ -163,7 +163,7 @@ async fn every_row_of_bad_input_is_answered_as_documented() {
         rows.extend(frames.iter().map(|(what, by, bytes, answer)| (*what, *by, on, bytes.clone(), *answer)));
     }
     let bodies: [(&str, &[u8], Answer); 11] = [
-        ("another first byte", b"\x03{}", Error(400)),
+        ("another first byte", b"\x04{}", Error(400)),
         ("no UTF-8", b"{\"type\":\"text\",\"content\":\"\xff\"}", Error(400)),
         ("no object", b"[{\"type\":\"ping\"}]", Error(400)),
         ("65 deep", &nested(65), Error(400)),

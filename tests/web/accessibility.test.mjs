@@ -109,6 +109,39 @@ async function watching(t, options) {
   return page;
 }
 
+/** The chat's menu of a person, while the other types. */
+async function choosing(t, options) {
+  const page = await chatting(t, options);
+  if (options.viewport.width < 1080) await page.click("#show-people");
+  await page.getByTestId("person-more").first().click();
+  await page.locator("#person-menu").waitFor();
+  return page;
+}
+
+/** The dashboard's topic browser with a value, and the dialog of a client if there is room for the button. */
+async function browsing(t, options) {
+  const client = connect(setup.server.url, { WebSocket, name: "Node" });
+  t.after(() => client.close());
+  const subscription = client.subscribe("browse.values", { state: { at: "desk" } });
+  subscription.addEventListener("message", () => {});
+  await client.publish("browse.values", { load: [0.5] }, { meta: { event: "sample" }, bytes: new Uint8Array(9) });
+  const page = await setup.open(t, setup.server.dashboard, options);
+  await page.locator('[data-testid="browser-topic"][data-topic="browse.values"]').click();
+  await page.getByTestId("message-json").first().waitFor();
+  await page.getByTestId("member-row").first().waitFor();
+  return page;
+}
+
+/** The dialog for what can be done to a user. */
+async function managing(t, options) {
+  const page = await setup.open(t, setup.server.dashboard, options);
+  await page.locator('body[data-state="live"]').waitFor();
+  await page.getByTestId("user-name").fill("ada");
+  await page.getByTestId("user-find-submit").click();
+  await page.locator("#manage-count", { hasText: "0 connections" }).waitFor();
+  return page;
+}
+
 /** A chat page whose access ends soon, with a token that was refused. */
 async function renewing(t, options) {
   const asking = await startServer({ settings: asksForTokens("warn_ms = 3_600_000") });
@@ -130,6 +163,9 @@ const PAGES = {
   "chat-signin": (t, options) => setup.open(t, "/", options),
   video: calling,
   dashboard: watching,
+  "chat-menu": choosing,
+  "dashboard-topic": browsing,
+  "dashboard-user": managing,
 };
 
 test("violations on a page are found", needsServer, async (t) => {
@@ -154,7 +190,7 @@ for (const [name, open] of Object.entries(PAGES)) {
     for (const width of [1280, 390, 360, 320]) {
       test(`${name} is accessible and fits, ${colorScheme}, ${width} px wide`, needsServer, async (t) => {
         const page = await open(t, { colorScheme, viewport: { width, height: 800 }, reducedMotion: "reduce" });
-        const isOfDocs = !name.startsWith("chat-") && (width === 1280 || (name === "chat" && width === 390));
+        const isOfDocs = !name.includes("-") && (width === 1280 || (name === "chat" && width === 390));
         if (takesPictures && isOfDocs) {
           if (name === "chat") await page.waitForTimeout(2_500);
           const variant = width === 1280 ? colorScheme : `narrow-${colorScheme}`;

@@ -8,6 +8,7 @@ import { WebSocket } from "ws";
 import { connect } from "../../web/qws.js";
 import { BLANK, until, withBrowser } from "./support/browser.mjs";
 import { ADMIN_TOKEN, needsServer, startServer } from "./support/server.mjs";
+import { asksForTokens, tokenOf } from "./support/tokens.mjs";
 
 const setup = withBrowser();
 
@@ -255,4 +256,137 @@ test("an idle server's dashboard has no large empty boxes", needsServer, async (
   await page
     .locator('[data-testid="chart-refusals"] .plot-quiet', { hasText: "Nothing dropped or refused." })
     .waitFor();
+});
+
+/** The dashboard of a server, once it is live. */
+async function dashboardOf(t, server) {
+  const page = await setup.open(t, BLANK, { mayMissServer: true });
+  await page.goto(server.url + server.dashboard);
+  await page.locator('body[data-state="live"]').waitFor();
+  return page;
+}
+
+const offsets = (page) =>
+  page.getByTestId("message-row").evaluateAll((rows) => rows.map(({ dataset }) => Number(dataset.offset)));
+
+test("the topic browser shows a topic's values, attachments and members, page by page", needsServer, async (t) => {
+  const client = connect(setup.server.url, { WebSocket, name: "Node" });
+  t.after(() => client.close());
+  for (let at = 1; at <= 60; at += 1) await client.publish("browse.long", `message ${at}`);
+  await client.publish("browse.value", { load: [0.5] }, { meta: { event: "sample" }, bytes: new Uint8Array(2048) });
+  const subscription = client.subscribe("browse.value", { state: { at: "desk" } });
+  subscription.addEventListener("message", () => {});
+  await subscription.ready;
+
+  const page = await setup.open(t, setup.server.dashboard);
+  await page.getByTestId("topic-search").fill("browse");
+  await until(page, () => document.getElementById("browser-count").textContent === "2 topics matching");
+  await page.locator('[data-testid="browser-topic"][data-topic="browse.value"]').click();
+  const row = page.getByTestId("message-row");
+  await row.getByTestId("message-json").waitFor();
+  assert.deepEqual(JSON.parse(await row.getByTestId("message-json").textContent()), { load: [0.5] });
+  assert.equal(await row.getByTestId("message-bytes").textContent(), "Attachment, 2 KiB");
+  assert.match(await row.getByTestId("message-meta").textContent(), /"event":"sample"/);
+  const member = page.locator(`[data-testid="member-row"][data-client="${client.id}"]`);
+  await member.waitFor();
+  assert.match(await member.textContent(), /Node.*"at":"desk"/);
+
+  await page.locator('[data-testid="open-topic"]', { hasText: "browse.long" }).click();
+  await page.getByTestId("older").waitFor();
+  const sixty = Array.from({ length: 60 }, (_, at) => 60 - at);
+  assert.deepEqual(await offsets(page), sixty.slice(0, 50));
+  await page.getByTestId("older").click();
+  await page.getByTestId("older").waitFor({ state: "hidden" });
+  assert.deepEqual(await offsets(page), sixty);
+});
+
+test("a tap shows the messages of a topic as they come, also where clients need tokens", needsServer, async (t) => {
+  const server = await startServer({ settings: asksForTokens() });
+  t.after(() => server.stop());
+  const client = connect(server.url, { WebSocket, token: tokenOf("ada", 600, { name: "Ada" }) });
+  t.after(() => client.close());
+  await client.publish("chat.tapped", "before");
+  const page = await dashboardOf(t, server);
+  await page.locator('[data-testid="browser-topic"][data-topic="chat.tapped"]').click();
+  await page.getByTestId("message-row").waitFor();
+  await page.getByTestId("tap").click();
+  for (const text of ["one", "two"]) {
+    await client.publish("chat.tapped", text);
+    await page.locator('[data-testid="message-row"]', { hasText: text }).waitFor();
+  }
+  assert.deepEqual(await offsets(page), [3, 2, 1]);
+  assert.match(await page.getByTestId("message-row").first().textContent(), /Ada \(ada\)/);
+  await page.getByTestId("tap").click();
+  await page.locator('[data-testid="tap"][aria-pressed="false"]').waitFor();
+  await client.publish("chat.tapped", "three");
+  // Started again, it continues behind what it has shown.
+  await page.getByTestId("tap").click();
+  await page.locator('[data-testid="message-row"]', { hasText: "three" }).waitFor();
+  assert.deepEqual(await offsets(page), [4, 3, 2, 1]);
+});
+
+test("all connections of a user are subscribed, disconnected and revoked on the dashboard", needsServer, async (t) => {
+  const server = await startServer({ settings: asksForTokens() });
+  t.after(() => server.stop());
+  const token = tokenOf("ada", 600, { name: "Ada", iat: Math.floor(Date.now() / 1000) - 10 });
+  const clients = [0, 1].map(() => connect(server.url, { WebSocket, token: () => token }));
+  t.after(() => Promise.all(clients.map((client) => client.close())));
+  const next = (target, type) => new Promise((done) => target.addEventListener(type, ({ detail }) => done(detail)));
+  const heard = clients.map((client) => next(client, "subscription"));
+  await Promise.all(clients.map((client) => client.ready));
+
+  const page = await dashboardOf(t, server);
+  await page.locator('[data-testid="client-row"] [data-field="user"]', { hasText: "user ada" }).first().click();
+  await page.getByTestId("manage-client").nth(1).waitFor();
+  assert.equal(await page.getByTestId("manage-client").count(), 2);
+  await page.getByTestId("manage-subscribe").click();
+  await page.getByTestId("manage-problem").waitFor();
+  await page.getByTestId("manage-topic").fill("team.>");
+  await page.getByTestId("manage-subscribe").click();
+  await page.getByTestId("manage-result").filter({ hasText: "2 clients will be subscribed to team.>" }).waitFor();
+  const subscriptions = await Promise.all(heard);
+  assert.deepEqual(
+    subscriptions.map(({ topic }) => topic),
+    ["team.>", "team.>"],
+  );
+  const ended = subscriptions.map((subscription) => next(subscription, "end"));
+  await page.getByTestId("manage-unsubscribe").click();
+  await Promise.all(ended);
+
+  const gone = clients.map((client) => next(client, "close"));
+  await page.getByTestId("manage-revoke").click();
+  await page.getByTestId("manage-result").filter({ hasText: "auth.revocations_file" }).waitFor();
+  assert.deepEqual(
+    (await Promise.all(gone)).map(({ code }) => code),
+    [4401, 4401],
+  );
+  await page.getByTestId("manage-unrevoke").click();
+  await page.getByTestId("manage-result").filter({ hasText: "accepted again" }).waitFor();
+  await page.getByTestId("manage-close").click();
+
+  // By name, as there may be more clients than are listed.
+  const other = connect(server.url, { WebSocket, token: tokenOf("bob") });
+  t.after(() => other.close());
+  await other.ready;
+  const left = next(other, "close");
+  await page.getByTestId("user-name").fill("bob");
+  await page.getByTestId("user-find-submit").click();
+  await page.getByTestId("manage-client").waitFor();
+  await page.getByTestId("manage-disconnect").click();
+  await page.getByTestId("disconnect-confirm").click();
+  assert.equal((await left).code, 4403);
+});
+
+test("the menu of a client that is nobody's acts on that client alone", needsServer, async (t) => {
+  const client = connect(setup.server.url, { WebSocket, name: "Alone" });
+  t.after(() => client.close());
+  const made = new Promise((resolve) => client.addEventListener("subscription", ({ detail }) => resolve(detail)));
+  await client.ready;
+  const page = await setup.open(t, setup.server.dashboard);
+  await page.locator(`[data-testid="client-row"][data-client="${client.id}"]`).getByTestId("manage").click();
+  assert.equal(await page.getByTestId("manage-revoke").isVisible(), false);
+  await page.getByTestId("manage-topic").fill("alone");
+  await page.getByTestId("manage-subscribe").click();
+  assert.equal((await made).topic, "alone");
+  await page.getByTestId("manage-result").filter({ hasText: "1 client will be subscribed" }).waitFor();
 });

@@ -3,6 +3,7 @@
 
 import { Conversation, entryOf } from "./conversation.js";
 import { Outbox } from "./outbox.js";
+import { personOf } from "../ui/roster.js";
 import { Room } from "./room.js";
 
 // Bounds on unanswered direct conversations, and on the characters kept in all direct conversations: anyone can write
@@ -42,10 +43,14 @@ export class Chat extends EventTarget {
     this.active = this.#open("all", "");
     this.#learnOwnId();
     client.addEventListener("open", () => this.#learnOwnId());
-    client.addEventListener("broadcast", ({ detail }) => this.#receive(this.#open("all", ""), entryOf(detail)));
-    client.addEventListener("direct", ({ detail }) =>
-      this.#receive(this.#open("direct", detail.from), entryOf(detail)),
-    );
+    client.addEventListener("broadcast", ({ detail }) => {
+      this.#people.learnSender(detail);
+      this.#receive(this.#open("all", ""), entryOf(detail));
+    });
+    client.addEventListener("direct", ({ detail }) => {
+      this.#people.learnSender(detail);
+      this.#receive(this.#open("direct", personOf(detail.from, detail.user)), entryOf(detail));
+    });
     for (const type of ["state", "permissions"]) client.addEventListener(type, () => this.#changed());
   }
 
@@ -71,7 +76,7 @@ export class Chat extends EventTarget {
     const room = new Room(this.#client, this.#people, name);
     room.addEventListener("change", () => this.#changed());
     room.addEventListener("message", ({ detail }) => this.#receive(room.conversation, detail));
-    room.addEventListener("join", ({ detail }) => this.#continueWith(detail));
+    room.addEventListener("return", ({ detail }) => this.#continueWith(detail.member, detail.was));
     room.addEventListener("members", () => {
       this.#shared = null;
       this.#changed();
@@ -104,9 +109,11 @@ export class Chat extends EventTarget {
     await room?.leave();
   }
 
-  /** Shows the direct conversation with a client. */
+  /** Shows the direct conversation with a client's person, and returns it. */
   openDirect(id) {
-    this.activate(this.#open("direct", id));
+    const conversation = this.#open("direct", this.#people.personOf(id));
+    this.activate(conversation);
+    return conversation;
   }
 
   activate(conversation) {
@@ -183,10 +190,23 @@ export class Chat extends EventTarget {
     return this.rooms.get(conversation.key)?.roster ?? null;
   }
 
-  /** `true` if a client is in one of the joined rooms; `null` if that is not known. */
-  isHere(id) {
-    for (const { roster } of this.rooms.values()) if (roster.members.has(id)) return true;
+  /** A person in one of the joined rooms; `null` if that is not known. */
+  find(key) {
+    for (const { roster } of this.rooms.values()) {
+      const found = roster.people.find((person) => person.key === key);
+      if (found) return found;
+    }
     return null;
+  }
+
+  /** The people who are typing in a conversation, as client IDs. */
+  typingIn(conversation) {
+    return this.rooms.get(conversation.key)?.typing ?? [];
+  }
+
+  /** Shows the user's state to the others in a room; it is shown again after a reconnect. */
+  show(room, state) {
+    this.rooms.get(`room:${room}`)?.show(state);
   }
 
   /** The mark to show next to a client's name, or "". */
@@ -199,10 +219,10 @@ export class Chat extends EventTarget {
     this.#shared = new Set();
     const here = new Map();
     for (const { roster } of this.rooms.values()) {
-      for (const { id } of roster.members.values()) {
+      for (const { key, id } of roster.people) {
         const name = this.#people.name(id);
-        if (here.has(name) && here.get(name) !== id) this.#shared.add(name);
-        here.set(name, id);
+        if (here.has(name) && here.get(name) !== key) this.#shared.add(name);
+        here.set(name, key);
       }
     }
     return this.#shared;
@@ -246,29 +266,26 @@ export class Chat extends EventTarget {
   }
 
   #learnOwnId() {
-    const { id, name } = this.#client;
-    if (id !== null) this.#people.learnOwn(id, name);
+    const { id, name, user } = this.#client;
+    if (id !== null) this.#people.learnOwn(id, name, user);
   }
 
-  /** Moves a direct conversation to the new client ID of a user who reconnected; only verified users can be matched. */
-  #continueWith({ id, user }) {
-    if (!user) return;
-    for (const conversation of [...this.conversations.values()]) {
-      const isOld = conversation.kind === "direct" && conversation.id !== id && this.isHere(conversation.id) === null;
-      if (!isOld || this.#people.user(conversation.id) !== user || this.conversations.has(`direct:${id}`)) continue;
-      this.conversations.delete(conversation.key);
-      conversation.id = id;
-      conversation.key = `direct:${id}`;
-      this.conversations.set(conversation.key, conversation);
-    }
+  /** Moves a direct conversation to the new client ID of somebody who reconnected. */
+  #continueWith({ id }, was) {
+    const conversation = this.conversations.get(`direct:${was}`);
+    if (!conversation || this.conversations.has(`direct:${id}`)) return;
+    this.conversations.delete(conversation.key);
+    conversation.id = id;
+    conversation.key = `direct:${id}`;
+    this.conversations.set(conversation.key, conversation);
   }
 
   #receive(conversation, entry) {
-    const isOwn = entry.from !== undefined && this.#people.isOwn(entry.from);
-    if (isOwn) this.#outbox.confirm(conversation, entry);
+    const isOwn = entry.from !== undefined && this.#people.isUser(entry.from);
+    if (isOwn && this.#people.isOwn(entry.from)) this.#outbox.confirm(conversation, entry);
     conversation.append(entry);
     if (conversation.kind === "direct") this.#enforceLimits();
-    // The sender may be in none of the joined rooms, so their name has to be looked up.
+    // A sender without a verified user may be in none of the joined rooms; then the name has to be looked up.
     const mayAsk = this.#client.permissions?.list_clients !== false;
     if (entry.from && mayAsk) this.#people.lookUp(this.#client, entry.from).then((isNews) => isNews && this.#changed());
     const isSeen = conversation === this.active && this.isViewing;

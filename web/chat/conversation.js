@@ -54,7 +54,7 @@ export class Conversation {
 
   /**
    * @param {"room" | "direct" | "all"} kind
-   * @param {string} id the room's name, the other's client id, or ""
+   * @param {string} id the room's name, what identifies the other person (`personOf`), or ""
    */
   constructor(kind, id) {
     this.kind = kind;

@@ -89,7 +89,7 @@ export class ConversationList {
   }
 }
 
-/** The people in the room; a click opens a direct conversation. */
+/** The people in the room: a click opens a direct conversation, and a button next to it the menu of what else to do. */
 export class PeopleList {
   #chat;
   #people;
@@ -99,48 +99,62 @@ export class PeopleList {
   #rows = new Map();
   #signature = "";
   #onOpen;
+  #onMenu;
   #collator = new Intl.Collator();
 
-  constructor(chat, people, onOpen) {
+  /**
+   * @param {import("./chat.js").Chat} chat
+   * @param {import("../ui/people.js").People} people
+   * @param {object} how
+   * @param {(id: string) => void} how.onOpen opens the conversation with a client's person
+   * @param {(key: string, button: HTMLElement) => void} how.onMenu opens the menu of a person
+   */
+  constructor(chat, people, { onOpen, onMenu }) {
     this.#chat = chat;
     this.#people = people;
     this.#onOpen = onOpen;
+    this.#onMenu = onMenu;
     this.#list.replaceChildren();
   }
 
   render() {
     const conversation = this.#chat.active;
     const roster = this.#chat.rosterOf(conversation);
-    const own = this.#chat.client.id;
-    const isHere = conversation.kind === "direct" ? this.#chat.isHere(conversation.id) : null;
-    const { state } = this.#chat.client;
-    const parts = [conversation.key, roster?.version, own, this.#chat.nameOf(conversation), isHere, state];
-    const signature = [...parts, this.#chat.mayWriteDirectly].join("\n");
+    const other = conversation.kind === "direct" ? this.#chat.find(conversation.id) : null;
+    const { state, id: own } = this.#chat.client;
+    const typing = this.#chat.typingIn(conversation).map((id) => this.#people.personOf(id));
+    const parts = [conversation.key, roster?.version, own, this.#chat.nameOf(conversation), state];
+    const signature = [...parts, other?.isAway, typing, this.#chat.mayWriteDirectly].join("\n");
     if (signature === this.#signature) return;
     this.#signature = signature;
 
-    const members = this.#membersOf(roster, own);
-    const shown = members.slice(0, MAX_PEOPLE);
-    const listed = new Set(shown.map(({ id }) => id));
-    for (const id of this.#rows.keys()) if (!listed.has(id)) this.#rows.delete(id);
+    const people = this.#sorted(roster);
+    const shown = people.slice(0, MAX_PEOPLE);
+    const listed = new Set(shown.map(({ key }) => key));
+    for (const key of this.#rows.keys()) if (!listed.has(key)) this.#rows.delete(key);
     reconcile(
       this.#list,
-      shown.map((member) => this.#row(member, member.id === own)),
+      shown.map((person) => this.#row(person, typing.includes(person.key))),
     );
     // Without a connection the list is out of date.
     const isKnown = state === "open" && (roster?.isKnown ?? false);
     this.#list.hidden = !isKnown;
-    this.#count.textContent = !isKnown ? "" : roster.total.toLocaleString();
-    this.#note.textContent = this.#noteOf(conversation, roster, isHere, shown.length);
+    this.#count.textContent = !isKnown ? "" : roster.count.toLocaleString();
+    this.#note.textContent = this.#noteOf(conversation, roster, other, shown.length);
   }
 
-  #membersOf(roster, own) {
-    const members = [...(roster?.members.values() ?? [])].map(({ id }) => ({ id, name: this.#people.name(id) }));
-    const first = (id) => Number(id === own);
-    return members.sort((a, b) => first(b.id) - first(a.id) || this.#collator.compare(a.name, b.name));
+  #sorted(roster) {
+    const people = (roster?.people ?? []).map((person) => ({
+      ...person,
+      name: this.#people.name(person.id),
+      isOwn: person.members.some(({ id }) => this.#people.isOwn(id)) || this.#people.isUser(person.key),
+    }));
+    // Those who are away come last.
+    const rank = ({ isOwn, isAway }) => (isOwn ? 0 : isAway ? 2 : 1);
+    return people.sort((a, b) => rank(a) - rank(b) || this.#collator.compare(a.name, b.name));
   }
 
-  #noteOf(conversation, roster, isHere, shown) {
+  #noteOf(conversation, roster, other, shown) {
     const name = this.#chat.nameOf(conversation);
     const { state } = this.#chat.client;
     if (state !== "open") {
@@ -149,7 +163,8 @@ export class PeopleList {
     }
     if (conversation.kind === "all") return "Everyone on this server sees this, whatever room they are in.";
     if (conversation.kind === "direct") {
-      const where = isHere ? `${name} is online.` : `${name} is not in any of your rooms right now.`;
+      const online = other?.isAway ? `${name} is away.` : `${name} is online.`;
+      const where = other ? online : `${name} is not in any of your rooms right now.`;
       return `${where} Only the two of you see this conversation.`;
     }
     if (roster === null) return "You are no longer in this room.";
@@ -158,39 +173,71 @@ export class PeopleList {
       if (roster.error.code === 403) return "You may not see who is here.";
       return `Could not load the list of people: ${roster.error.message}`;
     }
-    const more = roster.total - shown;
+    const more = roster.count - shown;
+    if (more > 0 && shown === 0) return "This room is too large to list who is here.";
     if (more > 0) return `and ${more.toLocaleString()} more`;
-    return roster.total === 1 ? "Nobody else is here. Copy the link and send it to someone." : "";
+    return roster.count === 1 ? "Nobody else is here. Copy the link and send it to someone." : "";
   }
 
-  #row({ id, name }, isOwn) {
+  #row({ key, id, name, isOwn, isAway, clients }, isTyping) {
     const mark = isOwn ? "" : this.#chat.markOf(id);
     const isPlain = isOwn || !this.#chat.mayWriteDirectly;
-    const signature = `${name}\n${mark}\n${isOwn}\n${isPlain}`;
-    const known = this.#rows.get(id);
+    const doing = isTyping ? "typing…" : isAway ? "away" : "";
+    const signature = [id, name, mark, isOwn, isPlain, doing, clients].join("\n");
+    const known = this.#rows.get(key);
     if (known?.signature === signature) return known.row;
+    const devices = clients > 1 && `${clients.toLocaleString()} devices`;
+    const below = [mark && isolated(mark, "muted person-user"), [doing, devices].filter(Boolean).join(" · ")];
     const content = [
       avatar(name),
-      el("span", { class: "person-names" }, isolated(name), mark && isolated(mark, "muted person-user")),
+      el(
+        "span",
+        { class: "person-names" },
+        isolated(name),
+        below[0],
+        below[1] !== "" && el("span", { class: "truncate muted person-doing" }, below[1]),
+      ),
       isOwn && el("span", { class: "badge accent" }, "You"),
     ];
-    const row = isPlain
-      ? el(
-          "li",
-          {},
-          el("div", { class: "person", "data-client": id, "data-own": isOwn ? "true" : undefined }, ...content),
-        )
-      : el(
-          "li",
-          {},
-          el(
-            "button",
-            { class: "person", type: "button", "data-client": id, onclick: () => this.#onOpen(id) },
-            ...content,
-            el("span", { class: "visually-hidden" }, ", send a direct message"),
-          ),
-        );
-    this.#rows.set(id, { signature, row });
+    const attributes = {
+      class: "person",
+      "data-client": id,
+      "data-own": isOwn ? "true" : undefined,
+      "data-away": isAway ? "true" : undefined,
+      "data-typing": isTyping ? "true" : undefined,
+      "data-devices": clients,
+    };
+    // The elements are reused, so that they keep the focus, and the menu its button.
+    const row = known?.isPlain === isPlain ? known.row : el("li", { class: "person-row" });
+    if (known?.row !== row) {
+      const open = () => this.#onOpen(row.firstElementChild.dataset.client);
+      row.append(el(isPlain ? "div" : "button", isPlain ? {} : { type: "button", onclick: open }));
+      if (!isPlain) row.append(this.#menuButton(key));
+    }
+    const [person, menu] = row.children;
+    for (const [attribute, value] of Object.entries(attributes)) {
+      if (value === undefined) person.removeAttribute(attribute);
+      else person.setAttribute(attribute, String(value));
+    }
+    person.replaceChildren(...content.filter(Boolean));
+    if (!isPlain) person.append(el("span", { class: "visually-hidden" }, ", send a direct message"));
+    menu?.setAttribute("aria-label", `More about ${name}`);
+    this.#rows.set(key, { signature, row, isPlain });
     return row;
+  }
+
+  #menuButton(key) {
+    const open = ({ currentTarget }) => this.#onMenu(key, currentTarget);
+    return el(
+      "button",
+      {
+        class: "button quiet icon-only person-more",
+        type: "button",
+        "data-testid": "person-more",
+        "aria-haspopup": "dialog",
+        onclick: open,
+      },
+      icon("more"),
+    );
   }
 }

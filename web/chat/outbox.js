@@ -2,6 +2,7 @@
 // again if that fails. Does not know which conversations exist.
 
 import { QwsError } from "../qws.js";
+import { userOf } from "../ui/people.js";
 import { TOPIC_PREFIX } from "./room.js";
 
 // The server remembers the key of a message for two minutes by default; after that, a second attempt may publish a
@@ -113,11 +114,14 @@ export class Outbox extends EventTarget {
   }
 
   async #direct(conversation, entry) {
-    await this.#client.direct(conversation.id, entry.text);
+    const user = userOf(conversation.id);
+    await this.#client.direct(user === null ? conversation.id : { user }, entry.text);
     remove(conversation.pending, entry);
-    // The server delivers it only to the other client. A message to the user's own client arrives like any other.
+    // The server delivers it only to the other. A message to the user's own clients arrives like any other.
     const { id } = this.#client;
-    if (id !== conversation.id) conversation.append({ type: "message", time: Date.now(), from: id, text: entry.text });
+    if (!this.#people.isUser(conversation.id)) {
+      conversation.append({ type: "message", time: Date.now(), from: id, text: entry.text });
+    }
     conversation.hasOwn = true;
     this.dispatchEvent(new Event("sent"));
   }

@@ -4,6 +4,7 @@
 import { QwsError } from "../qws.js";
 import { Roster } from "../ui/roster.js";
 import { Conversation, entryOf } from "./conversation.js";
+import { Typists } from "./typists.js";
 
 export const TOPIC_PREFIX = "chat.";
 // Number of messages loaded when joining, and with each earlier page.
@@ -12,8 +13,8 @@ const PAGE = 100;
 
 /**
  * Dispatches "change" when anything visible has changed, "message" (detail: the entry, not yet in the conversation),
- * "join" (detail: the member), "members" when the roster has changed, and "end" (detail: the error) when the server
- * ends the subscription.
+ * "return" (detail: the member, and the id that it had), "members" when the roster has changed, and "end" (detail: the
+ * error) when the server ends the subscription.
  */
 export class Room extends EventTarget {
   /** @type {Conversation} */
@@ -25,6 +26,7 @@ export class Room extends EventTarget {
   #topic;
   /** @type {import("../qws.js").Subscription | null} */
   #subscription = null;
+  #typists = new Typists(() => this.#changed());
 
   /**
    * @param {import("../qws.js").Client} client connected
@@ -53,7 +55,7 @@ export class Room extends EventTarget {
         : { recent: RECENT };
 
     conversation.epoch = past?.epoch || undefined;
-    for (const message of past?.messages.toReversed() ?? []) conversation.append(entryOf(message, past.epoch));
+    for (const message of past?.messages.toReversed() ?? []) conversation.append(this.#entry(message, past.epoch));
     conversation.hasEarlier = past?.more ?? false;
 
     this.#subscription = this.#client.subscribe(this.#topic, { ...from, presence: true });
@@ -68,8 +70,26 @@ export class Room extends EventTarget {
     return this.#subscription?.mayPublish !== false;
   }
 
+  /** The IDs of the clients of those who are typing. */
+  get typing() {
+    return this.#typists.ids;
+  }
+
+  /** Shows the user's state to the other members. */
+  show(state) {
+    // Without presence there are no members to show it to; and what the server does not take, nobody misses.
+    this.#subscription?.setState(state).catch(() => {});
+  }
+
   async leave() {
+    this.#typists.stop();
     await this.#subscription.unsubscribe();
+  }
+
+  /** The entry of a message, whose sender's name is remembered. */
+  #entry(message, epoch) {
+    this.#people.learnSender(message);
+    return entryOf(message, epoch);
   }
 
   /** Loads the messages before the first entry. */
@@ -88,7 +108,7 @@ export class Room extends EventTarget {
       });
       // After an epoch change the page starts at the end of the new log, which is not what was asked for.
       const isOurs = page.epoch === epoch;
-      if (isOurs) conversation.prepend(page.messages.toReversed().map((message) => entryOf(message, epoch)));
+      if (isOurs) conversation.prepend(page.messages.toReversed().map((message) => this.#entry(message, epoch)));
       const goesOn = isOurs && epoch === conversation.epoch;
       conversation.hasEarlier = goesOn && page.more && page.messages.length > 0;
     } catch (error) {
@@ -118,7 +138,7 @@ export class Room extends EventTarget {
       } else {
         this.conversation.fill(
           gap,
-          missing.map((message) => entryOf(message, epoch)),
+          missing.map((message) => this.#entry(message, epoch)),
           isClosed,
         );
         gap.first = missing.at(-1).offset + 1;
@@ -154,7 +174,8 @@ export class Room extends EventTarget {
     subscription.addEventListener("message", ({ detail }) => {
       const epoch = subscription.position?.epoch;
       conversation.epoch ??= epoch;
-      this.#dispatch("message", entryOf(detail, epoch));
+      this.#typists.heard(detail.from);
+      this.#dispatch("message", this.#entry(detail, epoch));
     });
     subscription.addEventListener("gap", ({ detail: { first, last } }) => {
       conversation.append({ type: "gap", time: Date.now(), first, last, epoch: subscription.position?.epoch });
@@ -174,16 +195,28 @@ export class Room extends EventTarget {
       this.note(`${why} Messages sent while you were away may be missing.`);
     });
     subscription.addEventListener("end", ({ detail }) => {
+      this.#typists.stop();
       if (detail !== null && this.#client.state !== "closed") this.#dispatch("end", detail);
     });
     roster.addEventListener("join", ({ detail }) => {
       this.#people.learn(detail);
-      this.#dispatch("join", detail);
-      conversation.notePresence(this.#person(detail), "joined", Date.now());
+      this.#typists.showed(detail);
+      // Another device of somebody who is here is no news.
+      if (!roster.hasOther(detail)) conversation.notePresence(this.#person(detail), "joined", Date.now());
     });
     roster.addEventListener("leave", ({ detail }) => {
       this.#people.learn(detail);
-      conversation.notePresence(this.#person(detail), "left", Date.now());
+      this.#typists.heard(detail.id);
+      if (!roster.hasOther(detail)) conversation.notePresence(this.#person(detail), "left", Date.now());
+    });
+    roster.addEventListener("return", ({ detail }) => {
+      this.#people.learn(detail.member);
+      this.#typists.heard(detail.was);
+      this.#typists.showed(detail.member);
+      this.#dispatch("return", detail);
+    });
+    roster.addEventListener("state", ({ detail }) => {
+      if (detail.id !== this.#client.id) this.#typists.showed(detail);
     });
     roster.addEventListener("change", () => {
       for (const member of roster.members.values()) this.#people.learn(member);

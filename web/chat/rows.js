@@ -63,9 +63,10 @@ export function rowsOf(chat, people, { onExpand, onInvite }) {
     }
   }
 
-  /** The sender's client ID, or "own". */
+  /** The sender's person, or "own". */
   function senderOf(one) {
-    return one.type === "pending" || people.isOwn(one.from) ? "own" : one.from;
+    if (one.type === "pending" || people.isUser(one.from)) return "own";
+    return one.from === undefined ? undefined : people.personOf(one.from);
   }
 
   function message(conversation, one, before) {

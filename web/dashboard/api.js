@@ -1,6 +1,8 @@
 // The server's admin API, and its token. The token is kept only in sessionStorage, so it is gone with the tab, and is
 // sent only in a header, because addresses end up in logs and histories.
 
+import { parseExactly } from "./message.js";
+
 const STORED = "qws.admin-token";
 
 // The characters that a header can carry; fetch would throw at others.
@@ -95,12 +97,53 @@ export class Api {
     return this.#ask("api/publish", { body: { topic, content } });
   }
 
-  /** POST /api/disconnect. */
-  disconnect(client, code, reason) {
-    return this.#ask("api/disconnect", { body: reason === "" ? { client, code } : { client, code, reason } });
+  /** POST /api/disconnect of a target, `{client}` or `{user}`; resolves to {clients}, as the next two. */
+  disconnect(target, code, reason) {
+    return this.#ask("api/disconnect", { body: { ...target, code, ...(reason === "" ? {} : { reason }) } });
   }
 
-  async #ask(path, { signal, body, token = this.#token }) {
+  /** POST /api/subscribe. */
+  subscribe(target, topic) {
+    return this.#ask("api/subscribe", { body: { ...target, topic } });
+  }
+
+  /** POST /api/unsubscribe. */
+  unsubscribe(target, topic) {
+    return this.#ask("api/unsubscribe", { body: { ...target, topic } });
+  }
+
+  /** POST /api/revoke of all tokens of a user; resolves to {kept}. */
+  revoke(user) {
+    return this.#ask("api/revoke", { body: { user } });
+  }
+
+  /** POST /api/unrevoke. */
+  unrevoke(user) {
+    return this.#ask("api/unrevoke", { body: { user } });
+  }
+
+  /** GET /api/clients of a user; resolves to {clients, total}. */
+  clientsOf(user) {
+    return this.#ask(`api/clients?${query({ user })}`);
+  }
+
+  /** GET /api/topics, by name; resolves to {topics, total, next}. */
+  topics({ contains, limit, after, signal }) {
+    return this.#ask(`api/topics?${query({ contains, limit, after })}`, { signal });
+  }
+
+  /** GET /api/history: a page, as of the protocol. With `waitMs`, once there is something behind the position. */
+  history({ topic, limit, reverse, epoch, offset, waitMs, signal }) {
+    const asked = query({ topic, limit, reverse, epoch, offset, wait_ms: waitMs });
+    return this.#ask(`api/history?${asked}`, { signal, parse: parseExactly });
+  }
+
+  /** GET /api/members: a page, as of the protocol. */
+  members({ topic, limit, after, signal }) {
+    return this.#ask(`api/members?${query({ topic, limit, after })}`, { signal });
+  }
+
+  async #ask(path, { signal, body, token = this.#token, parse = JSON.parse } = {}) {
     const headers = { accept: "application/json" };
     if (token !== null) headers.authorization = `Bearer ${token}`;
     const request = { headers, signal, cache: "no-store", redirect: "error" };
@@ -109,7 +152,7 @@ export class Api {
       Object.assign(request, { method: "POST", body: JSON.stringify(body) });
     }
     const response = await fetch(new URL(path, document.baseURI), request);
-    const answer = await json(response);
+    const answer = await json(response, parse);
     if (!response.ok) throw refusal(response, answer);
     if (answer === null || typeof answer !== "object") {
       throw new Refused(response.status, "the response is not what the dashboard expects");
@@ -118,16 +161,21 @@ export class Api {
   }
 }
 
+/** A query with the values that are set. */
+function query(values) {
+  return new URLSearchParams(Object.entries(values).filter(([, value]) => value !== undefined));
+}
+
 function refusal(response, answer) {
   const why = answer?.error ?? `HTTP status ${response.status}`;
   return new Refused(response.status, why, Number(response.headers.get("retry-after")) || 0);
 }
 
 /** The JSON body of a response, or `null`: a proxy may answer in the server's place with an HTML page. */
-async function json(response) {
+async function json(response, parse) {
   const text = await response.text();
   try {
-    return JSON.parse(text);
+    return parse(text);
   } catch {
     return null;
   }

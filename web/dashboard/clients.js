@@ -1,6 +1,7 @@
-// The table of clients: sortable, filterable, with a button in each row to disconnect that client. The order is frozen
-// while the pointer or the keyboard focus is in the rows, so that no row moves away just before a click on its button.
-// A pointer that rests there without moving releases the order after a while.
+// The table of clients: sortable, filterable, with buttons in each row to disconnect that client, or to do something
+// else with it or its user. The order is frozen while the pointer or the keyboard focus is in the rows, so that no row
+// moves away just before a click on its button. A pointer that rests there without moving releases the order after a
+// while.
 
 import { Rows, byId, make, setAttribute, setNumber, setText } from "./dom.js";
 import * as format from "./format.js";
@@ -39,8 +40,11 @@ export class ClientsTable {
   #heldUntil = 0;
   #known = false;
 
-  /** `disconnect(client, button)` is called by the buttons in the rows, `limitChanged()` when the limit is changed. */
-  constructor({ disconnect, limitChanged }) {
+  /**
+   * `disconnect(client)`, `manage(client)` and `openUser(user)` are called by the buttons in the rows, `limitChanged()`
+   * when the limit is changed.
+   */
+  constructor({ disconnect, manage, openUser, limitChanged }) {
     this.#rows = new Rows(this.#body, {
       key: (client) => client.id,
       empty: "",
@@ -49,7 +53,7 @@ export class ClientsTable {
         setAttribute(row, "data-client", client.id);
         setAttribute(row, "data-unlisted", client.unlisted ? "true" : null);
       },
-      columns: this.#columns(disconnect),
+      columns: this.#columns({ disconnect, manage, openUser }),
     });
     this.#makeHeadings();
     this.#filter.addEventListener("input", () => this.#draw({ hold: false }));
@@ -80,9 +84,10 @@ export class ClientsTable {
     this.#draw({ hold: this.#isHeld });
   }
 
-  /** Removes a client that this page has disconnected, frozen or not. The keyboard focus stays close. */
-  remove(client) {
-    const others = (clients) => clients.filter(({ id }) => id !== client.id);
+  /** Removes what this page has disconnected, frozen or not. The keyboard focus stays close. */
+  remove({ client, user }) {
+    const isGone = (one) => (user === undefined ? one.id === client : one.user === user);
+    const others = (clients) => clients.filter((one) => !isGone(one));
     this.#clients = others(this.#clients);
     this.#shown = others(this.#shown);
     byId("clients-scroll").focus();
@@ -157,7 +162,7 @@ export class ClientsTable {
     }
   }
 
-  #columns(disconnect) {
+  #columns({ disconnect, manage, openUser }) {
     const field = (name) => (cell) => setAttribute(cell, "data-field", name);
     const number = (name, form, value = (client) => client[name]) => ({
       number: true,
@@ -165,7 +170,7 @@ export class ClientsTable {
       fill: (cell, client) => setNumber(cell, value(client), form),
     });
     return [
-      { heading: true, make: makeIdentity, fill: fillIdentity },
+      { heading: true, make: (cell) => makeIdentity(cell, openUser), fill: fillIdentity },
       { make: field("transport"), fill: (cell, client) => setText(cell, format.carrier(client.transport)) },
       {
         make: (cell) => {
@@ -191,11 +196,11 @@ export class ClientsTable {
       number("queued_messages", format.count),
       number("queued_bytes", format.bytes),
       number("subscriptions", format.count),
-      this.#action(disconnect),
+      this.#action(disconnect, manage),
     ];
   }
 
-  #action(disconnect) {
+  #action(disconnect, manage) {
     return {
       make: (cell) => {
         cell.className = "action";
@@ -204,15 +209,23 @@ export class ClientsTable {
           { type: "button", class: "button small", "data-testid": "disconnect" },
           "Disconnect",
         );
-        button.addEventListener("click", () => {
-          const { client } = button.closest("tr").dataset;
-          const found = this.#shown.find(({ id, unlisted }) => id === client && !unlisted);
-          if (found !== undefined) disconnect(found, button);
-        });
-        cell.append(button);
+        const more = make("button", { type: "button", class: "button small", "data-testid": "manage" }, "⋯");
+        for (const [element, act] of [
+          [button, disconnect],
+          [more, manage],
+        ]) {
+          element.addEventListener("click", () => {
+            const { client } = cell.closest("tr").dataset;
+            const found = this.#shown.find(({ id, unlisted }) => id === client && !unlisted);
+            if (found !== undefined) act(found);
+          });
+        }
+        cell.append(make("div", { class: "row-actions" }, button, more));
       },
       fill: (cell, client) => {
-        const button = cell.firstChild;
+        const [button, more] = cell.firstChild.children;
+        more.hidden = Boolean(client.unlisted);
+        setAttribute(more, "aria-label", `More about ${format.nameOf(client)}`);
         setText(button, client.unlisted ? "Not listed" : "Disconnect");
         setAttribute(button, "aria-label", client.unlisted ? null : `Disconnect ${format.nameOf(client)}`);
         // Not disabled, because that would drop the keyboard focus.
@@ -223,11 +236,13 @@ export class ClientsTable {
 }
 
 // Name, user and ID below each other: people look for the name, and the ID distinguishes clients of the same name.
-function makeIdentity(cell) {
+function makeIdentity(cell, openUser) {
   cell.className = "identity";
+  const user = make("button", { type: "button", class: "truncate user-link", "data-field": "user", hidden: "" });
+  user.addEventListener("click", () => openUser(user.title));
   cell.append(
     make("span", { class: "truncate", "data-field": "name" }),
-    make("span", { class: "truncate muted", "data-field": "user", hidden: "" }),
+    user,
     make("span", { class: "truncate muted mono", "data-field": "id" }),
   );
 }

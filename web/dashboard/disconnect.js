@@ -1,8 +1,8 @@
-// The dialog that confirms a disconnect, with its code and reason.
+// The dialog that confirms a disconnect, of one client or of all of a user, with its code and reason.
 
 import { MAX_REASON_BYTES, OFFERED, isSendable, mayReturn, meaning, reasonFits } from "./codes.js";
 import { byId, make, setMessage, setText } from "./dom.js";
-import { nameOf, sentence } from "./format.js";
+import { plural, sentence } from "./format.js";
 
 const CUSTOM = "custom";
 
@@ -14,11 +14,13 @@ export class DisconnectDialog {
   #reason = byId("disconnect-reason");
   #problem = byId("disconnect-problem");
   #confirm = byId("disconnect-confirm");
-  #client = null;
+  /** What is disconnected, as the API names it, and its name. */
+  #target = null;
+  #name = "";
   #api;
   #done;
 
-  /** `done(client, code)` is called once the server has disconnected the client. */
+  /** `done(target, what)` is called once the server has disconnected the target; `what` says so in words. */
   constructor({ api, done }) {
     this.#api = api;
     this.#done = done;
@@ -33,10 +35,13 @@ export class DisconnectDialog {
     });
   }
 
-  open(client) {
-    this.#client = client;
-    setText(byId("disconnect-name"), nameOf(client));
-    setText(byId("disconnect-id"), client.id);
+  /** Opens the dialog for a target, `{client}` or `{user}`. */
+  open(target, name) {
+    [this.#target, this.#name] = [target, name];
+    const isUser = target.user !== undefined;
+    setText(byId("disconnect-title"), isUser ? "Disconnect this user?" : "Disconnect this client?");
+    setText(byId("disconnect-name"), name);
+    setText(byId("disconnect-id"), isUser ? "All connections of this user" : target.client);
     this.#code.value = OFFERED[0];
     this.#custom.value = "";
     this.#reason.value = "";
@@ -76,24 +81,26 @@ export class DisconnectDialog {
     if (!reasonFits(reason)) {
       return this.#showProblem(`The reason is too long: use at most ${MAX_REASON_BYTES} bytes.`, this.#reason);
     }
-    const client = this.#client;
+    const [target, name] = [this.#target, this.#name];
     this.#confirm.disabled = true;
+    let clients;
     try {
-      await this.#api.disconnect(client.id, code, reason);
+      ({ clients } = await this.#api.disconnect(target, code, reason));
     } catch (error) {
       // Ignored if the dialog was closed, or opened for another client, meanwhile.
-      if (this.#dialog.open && this.#client === client) this.#showProblem(explain(error));
+      if (this.#dialog.open && this.#target === target) this.#showProblem(explain(error, target));
       return;
     } finally {
       this.#confirm.disabled = false;
     }
-    if (this.#client === client) this.#dialog.close();
-    this.#done(client, code);
+    if (this.#target === target) this.#dialog.close();
+    const many = target.user === undefined ? "was" : `(${plural(clients, "client")}) was`;
+    this.#done(target, `${name} ${many} disconnected (code ${code}).`);
   }
 }
 
-function explain(error) {
-  if (error.status === 404) return "This client is no longer connected.";
+function explain(error, { user }) {
+  if (error.status === 404) return `This ${user === undefined ? "client" : "user"} is no longer connected.`;
   return error.status === undefined
     ? "The server cannot be reached. The client may still be connected."
     : sentence(error.message);

@@ -1,7 +1,7 @@
 // The tables of topics and of close codes.
 
 import { meaning } from "./codes.js";
-import { Rows, byId, setAttribute, setNumber, setText } from "./dom.js";
+import { Rows, byId, make, setAttribute, setNumber, setText } from "./dom.js";
 import * as format from "./format.js";
 
 const number = (metric, value, form) => ({
@@ -10,8 +10,8 @@ const number = (metric, value, form) => ({
   fill: (cell, item) => setNumber(cell, value(item), form),
 });
 
-/** The topics with the most messages recently. */
-export function topicsTable() {
+/** The topics with the most messages recently. `openTopic(name)` is called by their names. */
+export function topicsTable(openTopic) {
   const rows = new Rows(byId("topics").tBodies[0], {
     key: (topic) => topic.topic,
     empty: "Nothing published yet.",
@@ -22,8 +22,13 @@ export function topicsTable() {
     columns: [
       {
         heading: true,
-        make: (cell) => cell.classList.add("topic-name", "mono"),
-        fill: (cell, topic) => setText(cell, topic.topic),
+        make: (cell) => {
+          cell.classList.add("topic-name", "mono");
+          const button = make("button", { type: "button", class: "link", "data-testid": "open-topic" });
+          button.addEventListener("click", () => openTopic(button.textContent));
+          cell.append(button);
+        },
+        fill: (cell, topic) => setText(cell.firstChild, topic.topic),
       },
       number("topics.top.subscribers", (topic) => topic.subscribers, format.count),
       number("topics.top.pattern_subscribers", (topic) => topic.pattern_subscribers, format.count),

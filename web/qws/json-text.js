@@ -20,6 +20,7 @@ export class JsonText {
    *
    * @param {unknown} value
    * @param {string} what names it in the error
+   * @returns {JsonText}
    */
   static of(value, what) {
     if (value instanceof JsonText) return value;
@@ -32,7 +33,8 @@ export class JsonText {
     }
     // Of a function JSON leaves nothing.
     if (text === undefined) throw new QwsError("usage", `${what} is missing, or a ${typeof value}, which JSON lacks`);
-    return new JsonText(text);
+    // Of what was just written there is nothing to check.
+    return Object.assign(Object.create(JsonText.prototype), { text });
   }
 
   /** `JSON.stringify` leaves it out: `withTexts` puts it in. */

@@ -226,9 +226,10 @@ class Scene {
   }
 
   async call({ call, with: example = {}, attachment, of, as = call }) {
-    const { topic, to, content: text, data, ...fields } = this.run.fill(example);
+    const { topic, to, user, content: text, data, ...fields } = this.run.fill(example);
     const options = inCamelCase(fields);
-    const content = bytesOf(attachment) ?? text;
+    const content = bytesOf(attachment) ?? text ?? data;
+    const whom = user === undefined ? to : { user };
     const { client } = this;
     switch (call) {
       case "connect":
@@ -244,11 +245,11 @@ class Scene {
       case "broadcast":
         return { value: { delivered: await client.broadcast(content) } };
       case "direct":
-        await client.direct(to, content);
-        return {};
+        return { value: { delivered: await client.direct(whom, content, options) } };
       case "signal":
-        await client.signal(to, data);
-        return {};
+        return { value: { delivered: await client.signal(whom, data) } };
+      case "request":
+        return { value: { ...(await client.request(topic ?? whom, content, options)) } };
       case "list_clients":
         return { value: await client.listClients(options) };
       case "subscribe": {
@@ -287,7 +288,7 @@ class Scene {
     const events = new Queue();
     this.subscriptions.set(label, { subscription, events });
     const tell = (name) => ({ detail: { bytes, ...value } }) => events.push({ name, value, attachment: bytes });
-    for (const type of ["message", "gap", "join", "leave", "lost"]) subscription.addEventListener(type, tell(type));
+    for (const type of ["message", "gap", "join", "leave", "state", "return", "lost"]) subscription.addEventListener(type, tell(type));
     subscription.addEventListener("end", ({ detail }) => {
       if (detail) events.push({ name: "ended", value: { code: detail.code } });
     });

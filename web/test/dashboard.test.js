@@ -7,7 +7,9 @@ import { isToken, Refused, tokenFromAddress, tokenProblem } from "../dashboard/a
 import { isSendable, mayReturn, reasonFits } from "../dashboard/codes.js";
 import * as format from "../dashboard/format.js";
 import { held, matching, sorted } from "../dashboard/listing.js";
+import { parseExactly, partsOf, senderOf, sizeOf } from "../dashboard/message.js";
 import { Samples, WINDOW_SECONDS, extent, hasRestarted, means, ratesBetween, windowOf } from "../dashboard/samples.js";
+import { Tap } from "../dashboard/tap.js";
 
 const stats = (uptime_ms, totals = {}, more = {}) => ({ uptime_ms, totals, ...more });
 
@@ -228,4 +230,73 @@ test("a token is removed from the address, and nothing else is", () => {
   assert.deepEqual(page("http://a.example/dashboard?x=1#token="), ["", ["/dashboard?x=1"]]);
   assert.deepEqual(page("http://a.example/dashboard#main"), [null, []]);
   assert.ok(isToken("0123456789abcdef-_/+=") && !isToken("") && !isToken("a b") && !isToken("ä"));
+});
+
+test("a message is shown by its text, its value as JSON, and the size of its attachment", () => {
+  const base64 = (length) => Buffer.alloc(length).toString("base64");
+  const shown = (message) => partsOf(message).map(({ kind, text }) => `${kind}: ${text}`);
+  assert.deepEqual(shown({ content: "hi", meta: { event: "greet" } }), ["text: hi", 'meta: meta {"event":"greet"}']);
+  assert.deepEqual(shown({ data: base64(2048), encoding: "base64" }), ["bytes: Attachment, 2 KiB"]);
+  const both = { data: { a: [1] }, encoding: "json", attachment: base64(10) };
+  assert.deepEqual(shown(both), [`json: ${JSON.stringify({ a: [1] }, null, 2)}`, "bytes: Attachment, 10 B"]);
+  assert.deepEqual(shown({ data: null, encoding: "json" }), ["json: null"]);
+  assert.deepEqual([0, 1, 2, 3, 4, 1000].map((length) => sizeOf(base64(length))), [0, 1, 2, 3, 4, 1000]);
+  const [long] = shown({ content: "\u{1f600}".repeat(5000) });
+  assert.ok(long.length < 5000 && long.isWellFormed(), "cut, and not within a character");
+});
+
+test("numbers that JavaScript cannot hold are shown as they were sent, where the platform can", () => {
+  const text = '{"data":[12345678901234567890,1.0,2]}';
+  const exact = typeof JSON.rawJSON === "function";
+  const { data } = parseExactly(text);
+  assert.equal(JSON.stringify(data), exact ? "[12345678901234567890,1.0,2]" : "[12345678901234567000,1,2]");
+  assert.equal(parseExactly('{"offset":41}').offset, 41);
+});
+
+test("a sender is shown by name and verified user, else by the client", () => {
+  assert.equal(senderOf({ from: "1", user: "ada", name: "Ada" }), "Ada (ada)");
+  assert.equal(senderOf({ from: "1", user: "ada", name: "ada" }), "ada");
+  assert.equal(senderOf({ from: "1", user: "ada" }), "ada");
+  assert.equal(senderOf({ from: "1" }), "1");
+  assert.equal(senderOf({}), "The server");
+});
+
+test("a tap asks for what is behind the newest message, and counts what it does not get", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const asked = [];
+  const heard = [];
+  const api = { history: (wanted) => new Promise((resolve, reject) => asked.push({ ...wanted, resolve, reject })) };
+  const tap = new Tap({ api, heard: (one) => heard.push(one), failed: (error) => error.status === 503 });
+  const settled = async (count) => {
+    for (let turn = 0; turn < 50 && asked.length < count; turn += 1) {
+      await new Promise((resolve) => setImmediate(resolve));
+      t.mock.timers.tick(3000);
+    }
+    return asked.at(-1);
+  };
+  tap.start("a", { epoch: "e", offset: 4 });
+  const message = (offset) => ({ offset });
+  (await settled(1)).resolve({ epoch: "e", offset: 6, messages: [message(5), message(6)] });
+  const second = await settled(2);
+  assert.deepEqual([second.topic, second.epoch, second.offset], ["a", "e", 6]);
+  // Nothing came in time; then more than a page.
+  second.resolve({ epoch: "e", offset: 6, messages: [] });
+  (await settled(3)).resolve({ epoch: "e", offset: 1006, messages: [message(7)] });
+  const fourth = await settled(4);
+  assert.equal(fourth.offset, 1006, "it skips to the newest");
+  fourth.reject(Object.assign(new Error("busy"), { status: 503 }));
+  (await settled(5)).resolve({ epoch: "f", offset: 1, messages: [message(1)] });
+  const sixth = await settled(6);
+  assert.deepEqual([sixth.epoch, sixth.offset], ["f", 1]);
+  assert.deepEqual(
+    heard.map(({ messages, skipped, restarted }) => [messages.length, skipped, restarted]),
+    [
+      [2, 0, false],
+      [1, 999, false],
+      [1, 0, true],
+    ],
+  );
+  sixth.reject(Object.assign(new Error("no"), { status: 403 }));
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(tap.isRunning, false);
 });

@@ -3,8 +3,11 @@
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
 
+import { Activity, HIDDEN_MS, IDLE_MS, RENEW_MS, SILENCE_MS } from "../chat/activity.js";
+import { invite } from "../chat/calls.js";
 import { Chat } from "../chat/chat.js";
 import { Conversation, MAX_CHARACTERS, MAX_ENTRIES } from "../chat/conversation.js";
+import { LASTS_MS, Typists, typingText } from "../chat/typists.js";
 import { roundTrip } from "../ui/connection.js";
 import { idBefore, People } from "../ui/people.js";
 import { Roster } from "../ui/roster.js";
@@ -474,4 +477,205 @@ test("where the user can write depends on the permissions and the connection", a
   assert.deepEqual(closed(), [false, false, false], "messages may be written, and wait");
   client.state = "closed";
   assert.deepEqual(closed(), [true, true, true]);
+});
+
+test("clients of one user are one person, who is away when all of them are", async () => {
+  const { roster, asked, tell } = presence();
+  const refreshed = roster.refresh();
+  const phone = { id: "7", name: "Ada", user: "ada", state: { away: true } };
+  const desk = { id: "8", name: "Ada", user: "ada" };
+  asked[0].resolve({ clients: [phone, desk, bob, { id: "9", name: "Cy", away: true }], total: 4 });
+  await refreshed;
+  const shown = () => roster.people.map(({ key, clients, isAway }) => [key, clients, isAway]);
+  assert.deepEqual(shown(), [
+    ["user ada", 2, false],
+    ["2", 1, false],
+    ["9", 1, true],
+  ]);
+  assert.equal(roster.count, 3);
+  tell("state", { ...desk, state: { away: true } });
+  assert.deepEqual(shown()[0], ["user ada", 2, true]);
+  tell("state", { ...phone, state: undefined });
+  assert.equal(roster.hasOther(desk), true);
+  tell("leave", desk);
+  assert.deepEqual(shown()[0], ["user ada", 1, false]);
+  assert.equal(roster.hasOther(phone), false);
+  assert.equal(roster.count, 3);
+});
+
+test("a user whom the server lists with all clients stays one member when the first of them leaves", async () => {
+  const { roster, asked, tell } = presence();
+  const refreshed = roster.refresh();
+  asked[0].resolve({ clients: [{ id: "7", name: "Ada", user: "ada", clients: 2 }], total: 1 });
+  await refreshed;
+  tell("state", { id: "8", name: "Ada", user: "ada", state: { typing: 1 } });
+  assert.deepEqual(
+    roster.people.map(({ id, clients, members }) => [id, clients, members[0].state]),
+    [["8", 2, { typing: 1 }]],
+  );
+  tell("leave", { id: "8", name: "Ada", user: "ada" });
+  assert.equal(roster.count, 0);
+});
+
+test("a member that returns with another id neither leaves nor joins", async () => {
+  const { roster, asked, subscription } = presence();
+  const refreshed = roster.refresh();
+  asked[0].resolve({ clients: [ada, bob], total: 2 });
+  await refreshed;
+  const told = [];
+  for (const type of ["join", "leave", "return"]) roster.addEventListener(type, () => told.push(type));
+  const detail = { topic: "chat.lobby", client: { id: "3", name: "Ada" }, was: "1" };
+  subscription.dispatchEvent(Object.assign(new Event("return"), { detail }));
+  assert.deepEqual([told, ids(roster), roster.total], [["return"], ["2", "3"], 2]);
+});
+
+test("where members are only counted, the number is known and nobody is listed", async () => {
+  const { roster, asked, subscription } = presence();
+  const refreshed = roster.refresh();
+  asked[0].resolve({ clients: [], total: 5000, users: 10 });
+  await refreshed;
+  const detail = { topic: "chat.lobby", clients: 5001, users: 10 };
+  subscription.dispatchEvent(Object.assign(new Event("occupancy"), { detail }));
+  assert.deepEqual([roster.isKnown, roster.count, roster.people], [true, 5001, []]);
+});
+
+test("messages name their sender, known or not, and a user has one conversation whatever the client", async () => {
+  const { chat, client, tell } = await chatIn("lobby");
+  const people = new People("test");
+  people.learnSender({ from: id(2), user: "ada", name: "Ada L." });
+  const names = [people.name(id(2)), people.name("user ada"), people.personOf(id(2))];
+  assert.deepEqual(names, ["Ada L.", "Ada L.", "user ada"]);
+  assert.equal(people.learnSender({ from: id(3), name: "not verified" }), false);
+
+  const sent = [];
+  client.direct = async (to, text) => void sent.push([to, text]);
+  for (const number of [2, 3]) {
+    const said = { from: id(number), user: "ada", name: "Ada", content: `from ${number}`, timestamp: number };
+    tell("direct", said, client);
+  }
+  const conversation = chat.conversations.get("direct:user ada");
+  assert.deepEqual(
+    conversation.entries.map(({ text }) => text),
+    ["from 2", "from 3"],
+  );
+  assert.equal(chat.nameOf(conversation), "Ada");
+  assert.equal(chat.openDirect(id(3)), conversation);
+  await chat.send(conversation, "hello");
+  assert.deepEqual(sent, [[{ user: "ada" }, "hello"]]);
+});
+
+test("a conversation with a client without a user follows it to its next id", async () => {
+  const { chat, client, tell } = await chatIn("lobby");
+  await chat.join("lobby");
+  tell("direct", { from: id(2), content: "hi", timestamp: 1 }, client);
+  const conversation = chat.conversations.get(`direct:${id(2)}`);
+  tell("return", { topic: "chat.lobby", client: { id: id(3), name: "Cy" }, was: id(2) });
+  assert.equal(chat.conversations.get(`direct:${id(3)}`), conversation);
+  assert.equal(chat.nameOf(conversation), "Cy");
+  const room = chat.conversations.get("room:lobby");
+  assert.deepEqual(room.entries, [], "nobody joined or left");
+});
+
+test("another device of somebody who is here joins and leaves without a line", async () => {
+  const { chat, client, tell } = await chatIn("lobby");
+  client.presence = async () => ({ clients: [{ id: id(2), name: "Ada", user: "ada" }], total: 1 });
+  await chat.join("lobby");
+  const room = chat.conversations.get("room:lobby");
+  const phone = { topic: "chat.lobby", client: { id: id(3), name: "Ada", user: "ada" } };
+  tell("join", phone);
+  tell("leave", phone);
+  assert.deepEqual(room.entries, []);
+  tell("leave", { topic: "chat.lobby", client: { id: id(2), name: "Ada", user: "ada" } });
+  assert.deepEqual(
+    room.entries.map(({ left }) => left.map(({ key }) => key)),
+    [["user ada"]],
+  );
+});
+
+test("typing is shown at once, renewed while it goes on, and over after a silence or when the text is sent", (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  let now = 0;
+  const tick = (ms) => {
+    now += ms;
+    t.mock.timers.tick(ms);
+  };
+  const shown = [];
+  const activity = new Activity((room, state) => shown.push([room, state]), () => now);
+  activity.setRooms(["one", "two"]);
+  assert.deepEqual(shown.splice(0), []);
+  activity.typed("one", "h");
+  activity.typed("one", "he");
+  assert.deepEqual(shown.splice(0), [["one", { typing: 1 }]]);
+  for (let spent = 0; spent < RENEW_MS; spent += 1000) {
+    tick(1000);
+    activity.typed("one", "hello");
+  }
+  assert.deepEqual(shown.splice(0), [["one", { typing: 2 }]]);
+  tick(SILENCE_MS);
+  assert.deepEqual(shown.splice(0), [["one", null]]);
+  activity.typed("two", "x");
+  activity.stopTyping();
+  activity.typed("two", " ");
+  assert.deepEqual(shown.splice(0), [
+    ["two", { typing: 3 }],
+    ["two", null],
+  ]);
+  activity.stop();
+});
+
+test("the user is away when the page was hidden or idle for a while, in every room", (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const shown = [];
+  const activity = new Activity((room, state) => shown.push([room, state]), () => 0);
+  activity.setRooms(["one"]);
+  activity.active();
+  activity.hidden();
+  t.mock.timers.tick(HIDDEN_MS - 1);
+  activity.active();
+  assert.deepEqual(shown.splice(0), [], "a short look elsewhere is no absence");
+  t.mock.timers.tick(IDLE_MS);
+  activity.setRooms(["one", "two"]);
+  assert.deepEqual(shown.splice(0), [
+    ["one", { away: true }],
+    ["two", { away: true }],
+  ]);
+  activity.active();
+  assert.deepEqual(shown.splice(0), [
+    ["one", null],
+    ["two", null],
+  ]);
+  activity.hidden();
+  activity.stop();
+  t.mock.timers.tick(IDLE_MS);
+  assert.deepEqual(shown, []);
+});
+
+test("a member counts as typing until it says something, stops, is gone, or was not heard of for long", (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  let now = 0;
+  let changes = 0;
+  const typists = new Typists(() => (changes += 1), () => now);
+  const states = [{ typing: 1 }, { typing: 4 }, "a text", null, { typing: 1 }];
+  states.forEach((state, at) => typists.showed({ id: String(at + 1), state }));
+  assert.deepEqual(typists.ids, ["1", "2", "5"]);
+  typists.heard("1");
+  typists.showed({ id: "2", state: { away: true } });
+  assert.deepEqual(typists.ids, ["5"]);
+  now += LASTS_MS;
+  t.mock.timers.tick(LASTS_MS + 1);
+  assert.deepEqual([typists.ids, changes], [[], 1]);
+  for (let number = 0; number < 1000; number += 1) typists.showed({ id: String(number), state: { typing: 1 } });
+  assert.ok(typists.ids.length <= 20);
+  typists.stop();
+  assert.equal(typingText([]), "");
+  assert.match(typingText(["Ada"]), /Ada.* is typing/);
+  assert.match(typingText(["Ada", "Bob"]), /Ada.* and .*Bob.* are typing/);
+  assert.match(typingText(["Ada", "Bob", "Cy"]), /Ada.* and 2 others are typing/);
+});
+
+test("an invitation to a call names a room that nobody can guess, and no name", () => {
+  const { text, href } = invite("Ada", "https://chat.example/#room=lobby");
+  const [, room] = /^Join my video call: https:\/\/chat\.example\/webrtc#room=(call-[0-9a-f]{20})$/.exec(text);
+  assert.equal(roomProblem(room, "webrtc."), "");
+  assert.equal(href, `https://chat.example/webrtc#room=${room}&name=Ada`);
 });

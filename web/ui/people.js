@@ -1,7 +1,9 @@
-// Names by client ID, and the avatar with a person's initial. The server knows only the names of connected clients, so
-// the page remembers those it has seen, across reloads too.
+// Names by client ID and by user, and the avatar with a person's initial. Messages name their sender if the server has
+// verified the user; of the others it knows only the names of connected clients. So the page remembers those it has
+// seen, across reloads too.
 
 import { el } from "./dom.js";
+import { personOf } from "./roster.js";
 import { Remembered } from "./storage.js";
 
 const MAX_KNOWN = 5000;
@@ -15,12 +17,13 @@ const MAX_LOOKED_UP = 500;
 // Names that the page uses for senders that are not people.
 const TAKEN = /^\s*(server|everyone|someone)\b/i;
 
-/** The names of people, and the client IDs of the user. */
+/** The names of people, and the client IDs of the user. A person is named by a client ID, or by `personOf` a user. */
 export class People {
-  /** @type {Map<string, {name: string | null, user: string | null}>} the latest come last */
+  /** By client ID, and by user. @type {Map<string, {name: string | null, user: string | null}>} the latest come last */
   #known = new Map();
   #own = new Set();
   #ownName = null;
+  #ownUser = null;
   #lookedUp = new Map();
   #lookups = MAX_LOOKUPS;
   #lookupsAt;
@@ -47,7 +50,7 @@ export class People {
   /** Forgets everybody. */
   forget() {
     for (const kept of [this.#known, this.#own, this.#lookedUp]) kept.clear();
-    this.#ownName = null;
+    this.#ownName = this.#ownUser = null;
     this.#storage.set(null);
   }
 
@@ -62,11 +65,21 @@ export class People {
     const now = { name: name || known?.name || null, user: user || known?.user || null };
     if ((now.name === null && now.user === null) || (known?.name === now.name && known?.user === now.user))
       return false;
-    // The latest come last; the first are dropped.
-    this.#known.delete(id);
-    this.#known.set(id, now);
-    keepNewest(this.#known, MAX_KNOWN);
+    this.#keep(id, now);
+    if (now.user !== null) this.#keep(personOf(id, now.user), now);
     return true;
+  }
+
+  /** The latest come last; the first are dropped. */
+  #keep(key, known) {
+    this.#known.delete(key);
+    this.#known.set(key, known);
+    keepNewest(this.#known, MAX_KNOWN);
+  }
+
+  /** Learns the sender of a message, if it names one. Returns whether that changed anything. */
+  learnSender({ from, name, user }) {
+    return from !== undefined && Boolean(user) && this.learn({ id: from, name, user });
   }
 
   /** Asks the server for the name of a client in none of the joined rooms. Returns whether it is new. Never rejects. */
@@ -96,25 +109,37 @@ export class People {
   }
 
   /** Adds a client ID of the user. */
-  learnOwn(id, name) {
+  learnOwn(id, name, user = null) {
     this.#own.add(id);
     keepNewest(this.#own, MAX_STORED);
     this.#ownName = name;
-    this.learn({ id, name });
+    this.#ownUser = user;
+    this.learn({ id, name, user });
   }
 
+  /** Whether a client was this page's. */
   isOwn(id) {
     return this.#own.has(id);
   }
 
+  /** Whether a person is the user, with this page or elsewhere. */
+  isUser(id) {
+    return this.isOwn(id) || (this.#ownUser !== null && this.user(id) === this.#ownUser);
+  }
+
   user(id) {
-    return this.#known.get(id)?.user ?? null;
+    return userOf(id) ?? this.#known.get(id)?.user ?? null;
+  }
+
+  /** What identifies the person of a client: the verified user, else the client. */
+  personOf(id) {
+    return userOf(id) === null ? personOf(id, this.user(id)) : id;
   }
 
   /** The name, else the user, else the start of the ID: the server has no names of clients that have left. */
   name(id) {
     if (id === undefined || id === null) return "Server";
-    const { name, user } = this.#known.get(id) ?? {};
+    const { name, user = userOf(id) } = this.#known.get(id) ?? {};
     return name ?? user ?? `Someone (${short(id)})`;
   }
 
@@ -126,13 +151,16 @@ export class People {
    */
   mark(id, isShared = false) {
     const { name, user } = this.#known.get(id) ?? {};
-    if (!name || this.isOwn(id)) return "";
+    if (!name || this.isUser(id)) return "";
     if (user) return user === name ? "" : user;
     return isShared || name === this.#ownName || TAKEN.test(name) ? short(id) : "";
   }
 }
 
 const short = (id) => id.slice(0, 8);
+
+/** The user of a `personOf` a user; `null` for a client ID. */
+export const userOf = (id) => (id?.startsWith("user ") ? id.slice(5) : null);
 
 /** @param {Map<string, unknown> | Set<string>} kept */
 function keepNewest(kept, most) {

@@ -1,8 +1,26 @@
-// The members of a topic: the server's list when it was requested, plus the joins and leaves since.
+// The members of a topic: the beginning of the server's list when it was requested, plus what came since: who joined,
+// left, returned with another id, or changed state. Clients of one user are one person.
 
-/** Follows a subscription with presence. Dispatches "join" and "leave" (detail: the member), and "change". */
+/** @import { Member } from "../qws.js" */
+
+/**
+ * One person in a topic: a user with all clients, or a client that is nobody's.
+ *
+ * @typedef {object} Person
+ * @property {string} key identifies the person across connections, if the server has verified the user
+ * @property {string} id of the first client
+ * @property {string | null} user
+ * @property {Member[]} members
+ * @property {number} clients
+ * @property {boolean} isAway no client is in use
+ */
+
+/**
+ * Follows a subscription with presence. Dispatches "join" and "leave" (detail: the member), "return" (detail: the
+ * member and the id that it had), "state" (detail: the member), and "change".
+ */
 export class Roster extends EventTarget {
-  /** @type {Map<string, {id: string, name: string | null, user?: string}>} */
+  /** By client id; a user whom the server lists with all clients, by `keyOf`. @type {Map<string, Member>} */
   members = new Map();
   /** The number of members, including those beyond the end of the server's list. */
   total = 0;
@@ -17,6 +35,8 @@ export class Roster extends EventTarget {
   /** Changes during a request, which may be newer than its list: the member, or `null` if it left. */
   #since = null;
   #again = false;
+  /** @type {Person[] | null} */
+  #people = null;
 
   constructor(client, subscription) {
     super();
@@ -24,9 +44,29 @@ export class Roster extends EventTarget {
     this.#topic = subscription.topic;
     subscription.addEventListener("join", ({ detail }) => this.#joined(detail.client));
     subscription.addEventListener("leave", ({ detail }) => this.#left(detail.client));
+    subscription.addEventListener("return", ({ detail }) => this.#returned(detail.client, detail.was));
+    subscription.addEventListener("state", ({ detail }) => this.#showed(detail.client));
+    subscription.addEventListener("occupancy", ({ detail }) => this.#counted(detail));
     // After a reconnect, all others may have new IDs as well.
     subscription.addEventListener("resumed", () => this.refresh());
     subscription.addEventListener("lost", () => this.refresh());
+  }
+
+  /** The people among the members that are known by name. */
+  get people() {
+    this.#people ??= peopleOf(this.members.values());
+    return this.#people;
+  }
+
+  /** The number of people; of members beyond the end of the list, each counts. */
+  get count() {
+    return this.people.length + Math.max(0, this.total - this.members.size);
+  }
+
+  /** Whether another member is the same user's. @param {Member} member */
+  hasOther({ id, user }) {
+    if (!user) return false;
+    return [...this.members.values()].some((member) => member.user === user && member.id !== id);
   }
 
   /** Requests the list from the server. Never rejects. */
@@ -39,12 +79,12 @@ export class Roster extends EventTarget {
     this.#since = since;
     try {
       const { clients, total } = await this.#client.presence(this.#topic);
-      this.members = new Map(clients.map((client) => [client.id, client]));
+      this.members = new Map(clients.map((client) => [keyOf(client), client]));
       this.total = total;
       this.error = null;
       this.isKnown = true;
       this.#since = null;
-      for (const [id, member] of since) this.#apply(id, member);
+      for (const [key, member] of since) this.#apply(key, member);
     } catch (error) {
       this.error = error;
       if (error.code === 403 || error.code === 404) this.isKnown = false;
@@ -58,25 +98,59 @@ export class Roster extends EventTarget {
   }
 
   #joined(member) {
-    const isNew = !this.members.has(member.id);
-    this.#since?.set(member.id, member);
-    this.#apply(member.id, member);
-    if (isNew) this.dispatchEvent(new CustomEvent("join", { detail: member }));
+    const key = this.#keyOf(member);
+    const isNew = !this.members.has(key);
+    this.#put(key, member);
+    if (isNew) this.#dispatch("join", member);
     this.#changed();
   }
 
   #left(member) {
-    this.#since?.set(member.id, null);
-    this.#apply(member.id, null);
-    this.dispatchEvent(new CustomEvent("leave", { detail: member }));
+    this.#put(this.#keyOf(member), null);
+    this.#dispatch("leave", member);
     this.#changed();
   }
 
-  #apply(id, member) {
+  #returned(member, was) {
+    const key = this.#keyOf(member);
+    if (was !== key) this.#put(was, null);
+    this.#put(key, member);
+    this.#dispatch("return", { member, was });
+    this.#changed();
+  }
+
+  #showed(member) {
+    const key = this.#keyOf(member);
+    // A member beyond the end of the list stays there.
+    if (this.members.has(key)) this.#put(key, member);
+    this.#dispatch("state", member);
+    this.#changed();
+  }
+
+  #counted({ clients }) {
+    this.total = Math.max(clients, this.members.size);
+    this.isKnown = true;
+    this.#changed();
+  }
+
+  /** A message about a user need not say how many clients the user has. @param {Member} member */
+  #keyOf(member) {
+    const asUser = `user ${member.user}`;
+    return this.members.has(asUser) ? asUser : keyOf(member);
+  }
+
+  #put(key, member) {
+    const known = this.members.get(key);
+    const whole = member === null || known?.clients === undefined ? member : { clients: known.clients, ...member };
+    this.#since?.set(key, whole);
+    this.#apply(key, whole);
+  }
+
+  #apply(key, member) {
     const unlisted = Math.max(0, this.total - this.members.size);
-    const wasListed = this.members.has(id);
-    if (member === null) this.members.delete(id);
-    else this.members.set(id, member);
+    const wasListed = this.members.has(key);
+    if (member === null) this.members.delete(key);
+    else this.members.set(key, member);
     // A member that left without being listed was one of those beyond the list's end.
     const rest = member === null && !wasListed ? Math.max(0, unlisted - 1) : unlisted;
     this.total = this.members.size + rest;
@@ -84,6 +158,40 @@ export class Roster extends EventTarget {
 
   #changed() {
     this.version += 1;
+    this.#people = null;
     this.dispatchEvent(new Event("change"));
   }
+
+  #dispatch(type, detail) {
+    this.#people = null;
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
 }
+
+/**
+ * A user that the server lists with all clients stays one member when the first of them leaves.
+ * @param {Member} member
+ */
+const keyOf = ({ id, user, clients }) => (clients !== undefined && user ? `user ${user}` : id);
+
+/** The people among members, in the order of their first clients. @param {Iterable<Member>} members */
+function peopleOf(members) {
+  /** @type {Map<string, Person>} */
+  const people = new Map();
+  for (const member of members) {
+    const user = member.user ?? null;
+    const key = personOf(member.id, user);
+    const clients = member.clients ?? 1;
+    const isAway = member.away === true || member.state?.away === true;
+    const known = people.get(key);
+    if (known) {
+      known.members.push(member);
+      known.clients += clients;
+      known.isAway &&= isAway;
+    } else people.set(key, { key, id: member.id, user, members: [member], clients, isAway });
+  }
+  return [...people.values()];
+}
+
+/** What identifies a person: the verified user, else the client. @param {string} id @param {string | null} [user] */
+export const personOf = (id, user) => (user ? `user ${user}` : id);

@@ -89,6 +89,8 @@ export class Call extends EventTarget {
     this.#subscription = subscription;
     const roster = new Roster(this.#client, subscription);
     roster.addEventListener("leave", ({ detail }) => this.#left(detail.id), { signal });
+    // For the call, another ID is another client, until it proves to be the same peer.
+    roster.addEventListener("return", ({ detail }) => this.#left(detail.was), { signal });
     roster.addEventListener("change", () => this.#greetAll(), { signal });
     subscription.addEventListener(
       "end",

@@ -201,7 +201,7 @@ impl Link {
         if matches!(message, ServerMessage::Expiring { .. }) {
             self.expiring.notify_one();
         }
-        if matches!(via, Via::Lane(_)) {
+        if matches!(via, Via::Lane(_)) && !self.is_current() {
             self.until_current().await;
         }
         let unclaimed = match self.is_current() {

@@ -1,7 +1,8 @@
-//! The admin API: statistics, publishing, disconnecting clients, and revoking tokens. All routes are behind one check,
-//! [`guard`]. Responses are JSON, including errors.
+//! The admin API: statistics, topics with their messages and members, publishing, actions on clients and users, and
+//! revoking tokens. All routes are behind one check, [`guard`]. Responses are JSON, including errors.
 
 mod act;
+mod browse;
 mod guard;
 mod revoke;
 mod watch;
@@ -24,6 +25,10 @@ pub(super) fn router(http: &Arc<Http>, at: Serves) -> Router<Arc<Http>> {
     Router::new()
         .route("/api/stats", get(watch::stats))
         .route("/metrics", get(watch::metrics))
+        .route("/api/topics", get(browse::topics))
+        .route("/api/history", get(browse::history))
+        .route("/api/members", get(browse::members))
+        .route("/api/clients", get(browse::clients))
         .route("/api/publish", post(act::publish))
         .route("/api/disconnect", post(act::disconnect))
         .route("/api/subscribe", post(act::subscribe))
@@ -32,7 +37,8 @@ pub(super) fn router(http: &Arc<Http>, at: Serves) -> Router<Arc<Http>> {
         .route("/api/unrevoke", post(revoke::unrevoke))
         .route("/api/revocations", get(revoke::list))
         .method_not_allowed_fallback(async || {
-            let why = "use GET for /api/stats, /api/revocations and /metrics, POST for the other routes";
+            let why =
+                "use POST for actions, GET for the other routes; the list is in docs/OPERATIONS.md, Admin requests";
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, why)
         })
         .layer(DefaultBodyLimit::max(usize::try_from(most).unwrap_or(usize::MAX)))
