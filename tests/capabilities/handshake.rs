@@ -39,7 +39,8 @@ async fn an_accepted_client_gets_its_id_and_the_servers_limits() {
             "protocol_version": "1.0",
             "limits": {
                 "max_message_bytes": 2048, "ping_interval_ms": 3000, "ping_timeout_ms": 4000, "max_request_lanes": 5,
-                "max_unfinished_bytes": 4096, "max_pending_replies": 64, "max_meta_bytes": 1024, "max_open_requests": 256
+                "max_unfinished_bytes": 4096, "max_pending_replies": 64, "max_meta_bytes": 1024,
+                "max_open_requests": 256
             },
         });
         assert_eq!(response, expected);
