@@ -6,8 +6,8 @@
 //! rpc ask --user ada '"Are you there?"'  # asks a client of the user ada
 //! ```
 //!
-//! Run it as `cargo run --release --example rpc -- serve rpc.sum`. Several clients may answer requests to one topic: they
-//! take turns.
+//! Run it as `cargo run --release --example rpc -- serve rpc.sum`. Several clients may answer requests to one topic:
+//! they take turns.
 
 mod common;
 #[path = "common/interrupt.rs"]

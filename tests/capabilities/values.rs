@@ -274,7 +274,8 @@ async fn a_message_whose_time_is_over_is_neither_replayed_nor_in_history() {
                 assert_eq!(reader.control.expect("message").await["data"], n);
             }
             if durability == "os" {
-                let subscribe = json!({"type": "subscribe", "id": 3, "topic": "live", "durable": over.name().replace(' ', "-"), "recent": 10});
+                let name = over.name().replace(' ', "-");
+                let subscribe = json!({"type": "subscribe", "id": 3, "topic": "live", "durable": name, "recent": 10});
                 reader.control.say(json!({"type": "unsubscribe", "topic": "live", "id": 4})).await;
                 reader.control.expect("ok").await;
                 reader

@@ -62,7 +62,8 @@ export async function use(): Promise<void> {
   await client.publish("a.b", { any: "value" }, { meta: { event: "made" }, ttlMs: 1000, bytes });
   const receivers: number = await client.direct({ user: "ada" }, [1], { meta: {} });
   const answer = await client.request("sum", [1, 2], { timeoutMs: 500, signal: new AbortController().signal });
-  console.log(receivers, answer.user, answer.text?.length, answer.json?.length, answer.data.total, answer.bytes?.length);
+  console.log(receivers, answer.user, answer.text?.length, answer.json?.length);
+  console.log(answer.data.total, answer.bytes?.length);
   const service: Subscription = client.serve("sum", async ({ data, signal, respond }) => {
     signal.addEventListener("abort", () => respond(null));
     return data[0] + data[1];

@@ -33,8 +33,8 @@ impl Client {
         .await
     }
 
-    /// Sends a message of the protocol and waits for its reply. A request that exceeds the server's rate (429) is sent again when the
-    /// server allows it, unless that is later than
+    /// Sends a message of the protocol and waits for its reply. A request that exceeds the server's rate (429) is sent
+    /// again when the server allows it, unless that is later than
     /// [`ClientBuilder::request_timeout`](crate::ClientBuilder::request_timeout).
     ///
     /// Not cancel safe: if the call is dropped, the server may still carry out the request.

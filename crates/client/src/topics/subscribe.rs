@@ -236,8 +236,8 @@ impl<'a> SubscribeBuilder<'a> {
         self
     }
 
-    /// Only messages whose [`meta`](crate::Payload::meta) has all fields of this object, at most 8: an equal text, number or
-    /// boolean, or with `{"prefix": text}` a text that begins so. What is left out is not reported. Not with
+    /// Only messages whose [`meta`](crate::Payload::meta) has all fields of this object, at most 8: an equal text,
+    /// number or boolean, or with `{"prefix": text}` a text that begins so. What is left out is not reported. Not with
     /// [`durable`](Self::durable) and [`share`](Self::share).
     pub fn filter(mut self, conditions: impl Into<Json>) -> Self {
         self.filter = Some(conditions.into());

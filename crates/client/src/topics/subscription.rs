@@ -100,8 +100,8 @@ impl Subscription {
         &self.topic
     }
 
-    /// Sets this client's state on the topic, for the other members: any JSON value of at most 1 KiB (by default), `None`
-    /// for none. It is set again after a reconnect.
+    /// Sets this client's state on the topic, for the other members: any JSON value of at most 1 KiB (by default),
+    /// `None` for none. It is set again after a reconnect.
     ///
     /// # Errors
     /// [`ClientError::Invalid`] for a pattern, whose subscribers are no members; [`ClientError::Server`] with code 404
