@@ -72,7 +72,7 @@ async fn slow_answers_hold_up_nothing_and_come_in_any_order() {
             let gate = Arc::clone(&closed);
             async move {
                 let n: u64 = asked.data()?.unwrap_or_default();
-                if n % 2 == 0 {
+                if n.is_multiple_of(2) {
                     gate.acquire().await.expect("it is open").forget();
                 }
                 Ok(json!(n))

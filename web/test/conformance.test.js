@@ -288,7 +288,9 @@ class Scene {
     const events = new Queue();
     this.subscriptions.set(label, { subscription, events });
     const tell = (name) => ({ detail: { bytes, ...value } }) => events.push({ name, value, attachment: bytes });
-    for (const type of ["message", "gap", "join", "leave", "state", "return", "lost"]) subscription.addEventListener(type, tell(type));
+    for (const type of ["message", "gap", "join", "leave", "state", "return", "lost"]) {
+      subscription.addEventListener(type, tell(type));
+    }
     subscription.addEventListener("end", ({ detail }) => {
       if (detail) events.push({ name: "ended", value: { code: detail.code } });
     });
