@@ -74,7 +74,7 @@ impl Output {
     }
 }
 
-/// The event with its fields from the protocol; an attachment is in `attachment`, as base64.
+/// The event with its fields from the protocol; an attachment is where `history` has it.
 fn in_json(event: &TopicEvent, position: Option<&Position>) -> Option<Value> {
     let presence = |kind: &str, topic: &str, member: &Member| json!({"type": kind, "topic": topic, "client": member});
     Some(match event {
@@ -104,12 +104,14 @@ fn in_json(event: &TopicEvent, position: Option<&Position>) -> Option<Value> {
             }
             if let Some(data) = &message.payload.data {
                 line["data"] = json!(data);
+                line["encoding"] = json!("json");
             }
             if let Some(meta) = &message.payload.meta {
                 line["meta"] = json!(meta);
             }
             if let Some(attachment) = &message.payload.attachment {
-                line["attachment"] = json!(STANDARD.encode(attachment));
+                let field = if message.payload.data.is_some() { "attachment" } else { "data" };
+                line[field] = json!(STANDARD.encode(attachment));
             }
             line
         }

@@ -301,8 +301,8 @@ pub(crate) fn leave(context: &Context, by: &Caller, is_told: bool) {
     if !by.has_asked.load(Ordering::Relaxed) {
         return;
     }
-    context.requests.leave(by.client.worker, by.client.id(), |requester, re| {
-        let failed = failure(context, by, Unanswered::Closing);
+    context.requests.leave(by.client.worker, by.client.id(), |requester, re, why| {
+        let failed = failure(context, by, why);
         if is_told {
             send_error(context, requester, re, &failed);
         }

@@ -226,10 +226,21 @@ impl Requests {
         Some(Ended::new(cancelled, |_| Unanswered::Cancelled))
     }
 
-    /// Ends all requests of a client that leaves, shows each, and has their responders told.
-    pub(crate) fn leave(&self, worker: usize, who: Uuid, mut each: impl FnMut(&Requester, &RequestId)) {
+    /// Ends all requests of a client that leaves, shows each with its reason, and has their responders told.
+    pub(crate) fn leave(&self, worker: usize, who: Uuid, mut each: impl FnMut(&Requester, &RequestId, Unanswered)) {
         let shard = &self.shards[worker];
-        let left = shard.state.lock().table.leave(who);
+        let (left, owed) = {
+            let mut state = shard.state.lock();
+            let is_owed = |ended: &&mut Ended| ended.requester.as_ref().is_some_and(|(by, _)| by.client.id == who);
+            // The worker's task would tell them too late.
+            let owed: Vec<_> = state.ended.iter_mut().filter(is_owed).collect();
+            let owed: Vec<_> =
+                owed.into_iter().filter_map(|ended| Some((ended.requester.take()?, ended.why))).collect();
+            (state.table.leave(who), owed)
+        };
+        for ((requester, id), why) in owed {
+            each(&requester, &id, why);
+        }
         if left.is_empty() {
             return;
         }
@@ -238,7 +249,7 @@ impl Requests {
             .map(|left| {
                 let mut ended = Ended::new(left, |_| Unanswered::RequesterLeft);
                 if let Some((requester, id)) = ended.requester.take() {
-                    each(&requester, &id);
+                    each(&requester, &id, Unanswered::Closing);
                 }
                 ended
             })
