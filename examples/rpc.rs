@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! rpc serve rpc.sum                      # adds the numbers of each request, until Ctrl-C
-//! rpc ask rpc.sum '[1, 2, 3]'            # prints 6
+//! rpc ask rpc.sum '[1, 2, 3]'            # prints 6.0
 //! rpc ask --user ada '"Are you there?"'  # asks a client of the user ada
 //! ```
 //!

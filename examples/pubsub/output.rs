@@ -27,7 +27,7 @@ impl Output {
     /// Writes an event. Returns false if the output is closed.
     pub(crate) fn event(&mut self, event: &TopicEvent, position: Option<&Position>) -> io::Result<bool> {
         if self.json {
-            return in_json(event, position).map_or(Ok(true), |line| write(&line.to_string()));
+            return in_json(event, position).map_or(Ok(true), |line| write(&with_values(line, event)));
         }
         match event {
             TopicEvent::Message(message) => {
@@ -74,7 +74,22 @@ impl Output {
     }
 }
 
-/// The event with its fields from the protocol; an attachment is where `history` has it.
+/// The line of an event with the values of its message as they were sent: `Value` would round large numbers.
+fn with_values(line: Value, event: &TopicEvent) -> String {
+    let mut line = line.to_string();
+    if let TopicEvent::Message(TopicMessage { payload, .. }) = event {
+        for (name, value) in [("data", &payload.data), ("meta", &payload.meta)] {
+            let Some(value) = value else { continue };
+            line.pop();
+            // Of the white space in a value; inside a string none stands as it is.
+            let value = value.as_str().replace(['\n', '\r'], " ");
+            line.push_str(&format!(",\"{name}\":{value}}}"));
+        }
+    }
+    line
+}
+
+/// The event with its fields from the protocol but values; an attachment is where `history` has it.
 fn in_json(event: &TopicEvent, position: Option<&Position>) -> Option<Value> {
     let presence = |kind: &str, topic: &str, member: &Member| json!({"type": kind, "topic": topic, "client": member});
     Some(match event {
@@ -102,12 +117,8 @@ fn in_json(event: &TopicEvent, position: Option<&Position>) -> Option<Value> {
             if let Some(content) = &message.payload.content {
                 line["content"] = json!(content);
             }
-            if let Some(data) = &message.payload.data {
-                line["data"] = json!(data);
+            if message.payload.data.is_some() {
                 line["encoding"] = json!("json");
-            }
-            if let Some(meta) = &message.payload.meta {
-                line["meta"] = json!(meta);
             }
             if let Some(attachment) = &message.payload.attachment {
                 let field = if message.payload.data.is_some() { "attachment" } else { "data" };

@@ -10,7 +10,7 @@ use crate::common::library::client;
 use crate::common::topics::rule;
 use crate::common::{TestServer, soon};
 use quic_websocket::Client;
-use quic_websocket::message::Payload;
+use quic_websocket::message::{Json, Payload};
 use serde_json::Value;
 
 fn start(server: &TestServer, args: &[&str]) -> Child {
@@ -103,6 +103,22 @@ async fn json_output_is_complete_and_has_the_position_to_resume_from() {
     let lost = run(&server, &["sub", "sensors.a", "--json", "--since", "another:1", "--count", "1"], "").await;
     let first: Value = serde_json::from_str(stdout(&lost).lines().next().expect("a line")).expect("JSON");
     assert_eq!((&first["type"], &first["first"]), (&"missed".into(), &Value::Null));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_output_has_values_as_they_were_sent() {
+    let server = TestServer::start().await;
+    let value = Json::parse("{\n \"n\":18446744073709551616}").expect("JSON");
+    let payload = Payload::json(value).with_meta(&serde_json::json!({"event": "x"}));
+    client(&server, "Ada").await.publish("sensors.v", payload).await.expect("published");
+    let output = run(&server, &["--json", "history", "sensors.v"], "").await;
+    let text = stdout(&output);
+    let line = text.lines().next().expect("a line");
+    let has = |text: &str| assert!(line.contains(text), "{text} is not in {line}");
+    has("\"data\":{  \"n\":18446744073709551616}");
+    has("\"meta\":{\"event\":\"x\"}");
+    serde_json::from_str::<Value>(line).expect("JSON");
     server.stop().await;
 }
 
