@@ -46,8 +46,7 @@ const roomFor = ({ colorScheme, viewport: { width } }) =>
   `${colorScheme}-${width}`;
 
 /** A page with a conversation of two people. */
-async function chatting(t, options) {
-  const room = roomFor(options);
+async function chatting(t, options, room = roomFor(options)) {
   const grace = await setup.open(t, `/#room=${room}&name=Grace`);
   await grace.locator('#connection-badge[data-state="open"]').waitFor();
   const page = await setup.open(t, `/#room=${room}&name=Ada`, options);
@@ -111,7 +110,7 @@ async function watching(t, options) {
 
 /** The chat's menu of a person, while the other types. */
 async function choosing(t, options) {
-  const page = await chatting(t, options);
+  const page = await chatting(t, options, `${roomFor(options)}-menu`);
   if (options.viewport.width < 1080) await page.click("#show-people");
   await page.getByTestId("person-more").first().click();
   await page.locator("#person-menu").waitFor();
