@@ -116,7 +116,7 @@ export interface SubscribeOptions {
    * Default "own".
    */
   lane?: "own" | "control" | "bulk";
-  /** Also fire "join", "leave", "state" and "return"; with "counts", "occupancy" instead, which names nobody. */
+  /** Also fire "join", "leave", "state" and "return"; with "counts", "occupancy" instead, which names no member. */
   presence?: boolean | "counts";
   /** Keep the topic's members in `subscription.members`, and fire "members" when they change. Implies `presence`. */
   members?: boolean;
@@ -616,7 +616,7 @@ export class Client extends TypedEventTarget<ClientEvents> {
   signal(to: string | Recipient, data: unknown): Promise<number>;
   /**
    * Asks a client that answers requests to a topic, or (`{ to }`, `{ user }`) a client or one of a user's. Rejects with
-   * kind "request" and code 404 if nobody answers there, 502 if the other client left, 503 if those that answer are
+   * kind "request" and code 404 if no client answers there, 502 if the other client left, 503 if those that answer are
    * busy, or the code of the other client; with kind "timeout" and code 504 if no answer came in time; with kind
    * "closed" if the connection was lost: the request may or may not have been carried out.
    */

@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(texts(None), ["chat.*"]);
         let ada = all.for_user(Some("ada"));
         assert!(ada.match_topic("inbox.ada.x") && !ada.match_topic("inbox.bob.x") && !ada.match_topic("inbox.*.x"));
-        assert!(!all.match_topic("inbox.ada.x") && !all.match_topic("inbox.${user}.x"), "it is nobody's yet");
+        assert!(!all.match_topic("inbox.ada.x") && !all.match_topic("inbox.${user}.x"), "it belongs to no user yet");
         assert_eq!((all.len(), ada.len()), (3, 3));
         assert_ne!(ada, all.for_user(Some("bob")));
     }

@@ -71,7 +71,7 @@ pub(crate) fn subscribe(context: &Context, target: &Target, topic: &TopicPattern
     })
 }
 
-/// Ends a subscription of clients, whoever made it. Returns as [`subscribe`] does.
+/// Ends a subscription of clients, whether they or the server made it. Returns as [`subscribe`] does.
 pub(crate) fn unsubscribe(context: &Context, target: &Target, topic: &TopicPattern, reason: &str) -> Option<usize> {
     order(context, target, |client| {
         info!(client = %client, topic = topic.as_str(), "The operator unsubscribes {client} from {}", topic.as_str());

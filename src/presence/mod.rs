@@ -110,7 +110,7 @@ impl MemberList {
         Self { kind, entries: BTreeMap::new(), clients: 0, users: None, sets: 0, due: None }
     }
 
-    /// Whether there is nobody, and nothing is to be done later.
+    /// Whether there are no members, and nothing is to be done later.
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.due().is_none()
     }
@@ -202,7 +202,7 @@ impl MemberList {
         let is_away = entry.is_away();
         self.due_mut().graces.push_back((until, Arc::clone(who)));
         if is_away {
-            // It may be back by then, and nobody has to know.
+            // It may be back by then, and no watcher has to know.
             self.changed(key, who.id, at, true);
         }
         true

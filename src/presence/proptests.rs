@@ -204,7 +204,7 @@ impl Scene {
 
     fn hear(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Event> {
         let events: Vec<_> = events.into_iter().collect();
-        assert!(events.is_empty() || !self.watchers.is_empty(), "nobody watches");
+        assert!(events.is_empty() || !self.watchers.is_empty(), "no one watches");
         for watcher in &mut self.watchers {
             events.iter().for_each(|event| watcher.hear(self.kind, event.clone(), self.now));
         }
@@ -385,7 +385,7 @@ proptest! {
         scene.end();
     }
 
-    /// Nothing is queued for a topic that nobody watches, but the ends of graces.
+    /// Nothing is queued for a topic without watchers, but the ends of graces.
     #[test]
     fn without_watchers_nothing_is_to_be_told(
         kind in prop::sample::select(vec![Presence::Clients, Presence::Users, Presence::Counts]),

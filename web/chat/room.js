@@ -77,7 +77,7 @@ export class Room extends EventTarget {
 
   /** Shows the user's state to the other members. */
   show(state) {
-    // Without presence there are no members to show it to; and what the server does not take, nobody misses.
+    // Without presence there are no members to show it to; and what the server does not take is not missed.
     this.#subscription?.setState(state).catch(() => {});
   }
 

@@ -67,7 +67,7 @@ export class Typists {
 }
 
 /**
- * Who is typing, as a sentence; "" if nobody is. Names are isolated, as they may be right-to-left.
+ * Who is typing, as a sentence; "" if no one is. Names are isolated, as they may be right-to-left.
  * @param {string[]} names
  */
 export function typingText(names) {

@@ -100,7 +100,7 @@ export class Asking {
     if (binding) this.#answered(binding, json);
   }
 
-  /** Ends a subscription that the server has made and nobody wants. @param {Link} link @param {string} topic */
+  /** Ends a subscription of the server's that the application declines. @param {Link} link @param {string} topic */
   decline(link, topic) {
     link.announced.delete(topic);
     this.release(link.routes.bind(new Entry(topic, {})), () => {});

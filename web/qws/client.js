@@ -203,8 +203,8 @@ export class Client extends EventTarget {
       const problem = unknownOption(type, options, VALUE_OPTIONS);
       if (problem) throw problem;
       const { fields, attachment } = payloadOf(type, value, options);
-      const whom = type === "direct" ? recipientOf(type, to) : {};
-      return this.#requests.request({ type, ...whom, ...fields }, { attachment }, deliveredOf);
+      const addressed = type === "direct" ? recipientOf(type, to) : {};
+      return this.#requests.request({ type, ...addressed, ...fields }, { attachment }, deliveredOf);
     });
   }
 

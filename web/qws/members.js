@@ -36,7 +36,7 @@ export class Members {
     }
   }
 
-  /** The last page is there: who was on none, and of whom nothing came, has left. */
+  /** The last page is there: a member that was on none, and of which nothing came, has left. */
   complete() {
     const named = this.#named;
     if (!named) return;

@@ -1,4 +1,4 @@
-// What the application sends: text, bytes or a JSON value, with data about it, and to whom.
+// What the application sends: text, bytes or a JSON value, with data about it, and its receivers.
 // Pure; throws what the caller got wrong. Called by the client and by `serving.js`.
 
 import { QwsError } from "./errors.js";

@@ -4,7 +4,7 @@
 /** @import { Member } from "../qws.js" */
 
 /**
- * One person in a topic: a user with all clients, or a client that is nobody's.
+ * One person in a topic: a user with all clients, or a client without a user.
  *
  * @typedef {object} Person
  * @property {string} key identifies the person across connections, if the server has verified the user

@@ -87,7 +87,7 @@ impl Members {
         self.0.len()
     }
 
-    /// Whether nobody is there.
+    /// Whether there are no members.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
